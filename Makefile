@@ -1,0 +1,42 @@
+# make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
+# make lint   style and types             make clean  remove what these made
+
+PYTHON ?= python3
+VENV := .venv
+ARGS ?=
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.run
+	@exec $(VENV)/bin/python app.py
+
+test: $(VENV)/.dev
+	@$(VENV)/bin/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/.dev
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted: $(VENV)/bin/ruff format ." >&2; exit 1; }
+	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests
+
+clean:
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are touched last: an install that broke off is done again.
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	@echo "installing what the daemon needs ..."
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	@echo "installing what the tests need ..."
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@ $(VENV)/.run
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer, or name one with PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): name a newer one with PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv: install it first (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,284 @@
+"""What the words of alerts mean: tables, and nothing that acts on them.
+
+Sources: TradingView's placeholders <https://www.tradingview.com/support/solutions/43000531021/>, the documentation of
+TradersPost, 3Commas, OKX, tickerly, tv-hub, OpenAlgo, Alertatron, PineConnector and whook, and some forty public bots;
+tests/data/alerts.jsonl has a sample of each with what it means.
+
+Names are compared without case, `-`, `_`, `.` and spaces: `order_action`, `orderAction` and `ORDER-ACTION` are one.
+A field inside a known object is looked up with the object's name first: `strategy: {"order": {"action": …}}` is
+`strategy_order_action`, then `order_action`, then `action`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from models import Action, Market, OrderType
+
+_SQUEEZE = str.maketrans("", "", "-_. ")
+
+
+def squeeze(name: str) -> str:
+    name = name.lower()
+    return name if name.isalnum() else name.translate(_SQUEEZE)
+
+
+def _squeezed(names: str) -> frozenset[str]:
+    return frozenset(squeeze(name) for name in names.split())
+
+
+# --- fields ------------------------------------------------------------------------------------------------------
+
+# Meaning -> the field names that carry it. Two fields of one line must agree, except where signals.py takes the
+# first of the line because the value only describes.
+_FIELD_NAMES = {
+    # what to do
+    "action": "action side order signal direction accion order_action strategy_order_action strategy_action "
+    "trade_action order_side signal_side event alert_type",
+    "alert": "alert signal_type",  # a verb in two dialects, free text or a uuid in others: counts when it is a verb
+    "is_buy": "is_buy",
+    "position_side": "position_side",
+    "market_position": "market_position position strategy_market_position sentiment",
+    "prev_market_position": "prev_market_position prev_position previous_market_position previous_position "
+    "strategy_prev_market_position",
+    "position_size": "position_size strategy_position_size",
+    "market_position_size": "market_position_size strategy_market_position_size",
+    "reduce_only": "reduce_only close_only close_position",
+    "reverse": "reverse",
+    # what to trade, and where
+    "symbol": "symbol ticker pair instrument asset tv_instrument trading_pair trading_symbol currency_pair inst_id",
+    "first_coin": "coin_one",
+    "second_coin": "coin_two",
+    "market": "market market_type",
+    "category": "category",
+    "broker": "broker",
+    "exchange": "exchange tv_exchange",
+    "account": "account",
+    "product": "product product_type",
+    # how much
+    "quantity": "quantity qty contracts order_contracts strategy_order_contracts size order_size amount units "
+    "no_of_contracts",
+    "unit": "quantity_type qty_type currency_type investment_type units_type amount_type size_type",
+    "quote_amount": "amount_usdt usdt_amount quote_order_qty quote_amount quote_qty usdt usd balance stake_amount",
+    "margin": "margin",
+    "equity_percent": "position_size_percent equity_percent balance_percent quantity_percent qty_percent",
+    "position_percent": "position_percent close_percent",
+    "risk_percent": "risk_percent risk_pct",
+    "buy_rate": "bid_rate",
+    "sell_rate": "ask_rate",
+    "volume": "volume",  # the bar's, except in AlgoWay's dialect, which has a trade_type
+    "trade_type": "trade_type",
+    "leverage": "leverage lev",
+    # at what price
+    "type": "type order_type price_type",
+    "subtype": "order_subtype",
+    "is_market": "is_market",
+    "limit_price": "limit_price",
+    "price": "price order_price strategy_order_price",
+    "entry_price": "entry_price entry",
+    "exit_price": "exit_price",
+    "chart_price": "current_price close signal_price last_price",
+    "trigger_price": "trigger_price",
+    "stop_price": "stop_price",
+    "time_in_force": "time_in_force tif",
+    # protection
+    "stop_loss": "stop_loss sl stop_loss_price sl_price stop_loss_stop_price",
+    "stop_loss_percent": "stop_loss_percent sl_percent stop_loss_pct sl_pct",
+    "stop_loss_offset": "stop_loss_offset sl_offset sl_pip sl_pips stop_loss_amount",
+    "take_profit": "take_profit take_profits tp take_profit_price tp_price take_profit_limit_price "
+    "tp1 tp2 tp3 tp4 tp5 take_profit_1 take_profit_2 take_profit_3 take_profit_4 take_profit_5",
+    "take_profit_percent": "take_profit_percent tp_percent take_profit_pct tp_pct",
+    "take_profit_offset": "take_profit_offset tp_offset tp_pip tp_pips take_profit_amount",
+    "trailing_percent": "trailing trailing_percent trail_percent trailing_stop_percent stop_loss_trail_percent "
+    "callback_rate",
+    # when
+    "fired_at": "timenow sent_at fired_at alert_timestamp",
+    "max_lag": "max_lag",
+    "timestamp": "timestamp",
+    "time": "bar_time time candle_time",
+    # what it was about
+    "confidence": "confidence",
+    "strategy": "strategy strategy_name",
+    "strategy_alias": "strategy_id pattern",
+    "timeframe": "timeframe interval tf frame",
+    "order_id": "order_id strategy_order_id position_id alert_id id",
+    "comment": "comment order_comment strategy_order_comment text entry_tag alert_message alert_msg "
+    "order_alert_message label",
+    "heartbeat": "heartbeat test is_test dry_run",
+    # understood as saying nothing
+    "nothing": "stop_loss_type stop_loss_enabled take_profit_enabled",
+}
+
+# Fields that would change the order if they were understood. Ignoring one could trade more than was meant, or
+# without the protection that was asked for.
+_ADVICE = {
+    "lots lot_size": "quantity in base units",
+    "trailing_stop trail_amount trail_price trail_offset stop_loss_trail_amount": "trailing_percent",
+}
+
+SECRET_FIELDS = _squeezed(
+    "secret secret_key webhook_secret webhook_key webhook_token passphrase pass password passwd key token auth "
+    "auth_token access_token api_key api_token api_secret signal_token email_token pointer identity license "
+    "license_id t"
+)
+
+CONTAINERS = _squeezed("strategy order data strategy_info params signal alert payload")
+# Objects that must be understood whole: a stop loss of which only half is understood is none.
+PROTECTION_CONTAINERS = _squeezed("stop_loss take_profit")
+BATCH_FIELDS = _squeezed("actions orders signals alerts trades batch legs")
+
+# `action` and its kin hold {{strategy.order.action}}, the side of the order. Next to "close", a buy or sell anywhere
+# else may as well be the side of the position that is to be closed.
+ORDER_SIDE_FIELDS = _squeezed("action accion order order_action order_side strategy_order_action strategy_action")
+
+
+class Name(NamedTuple):
+    meaning: str
+    rank: int  # place in its line of the table
+
+
+def _by_name() -> dict[str, Name]:
+    names: dict[str, Name] = {}
+    for meaning, line in _FIELD_NAMES.items():
+        for rank, name in enumerate(line.split()):
+            if squeeze(name) in names:
+                raise ValueError(f"field {name} has two meanings")
+            names[squeeze(name)] = Name(meaning, rank)
+    return names
+
+
+FIELDS = _by_name()
+ADVICE = {name: wanted for line, wanted in _ADVICE.items() for name in _squeezed(line)}
+
+
+# --- what to do --------------------------------------------------------------------------------------------------
+
+
+class Verb(NamedTuple):
+    """What one word says; None = nothing. `stage`: open, close, cancel, target; `position`: the one it is about."""
+
+    stage: str | None = None
+    side: Action | None = None
+    position: str | None = None
+
+
+_VERBS = {
+    "buy comprar compra": Verb(side=Action.BUY),
+    "sell vender venta": Verb(side=Action.SELL),
+    "long largo bull": Verb(position="long"),
+    "short corto bear": Verb(position="short"),
+    "open enter entry abrir entrada": Verb("open"),
+    "close exit flat flatten close_all exit_all close_position cerrar cierre salir salida": Verb("close"),
+    "open_long long_open enter_long long_entry entry_long go_long long_buy buy_to_open bull_entry "
+    "abrir_largo comprar_largo": Verb("open", position="long"),
+    "open_short short_open enter_short short_entry entry_short go_short short_sell sell_short sell_to_open bear_entry "
+    "abrir_corto vender_corto": Verb("open", position="short"),
+    "close_long long_close exit_long long_exit long_sell sell_to_close bull_exit cerrar_largo": Verb(
+        "close", position="long"
+    ),
+    "close_short short_close exit_short short_exit short_buy buy_to_close buy_to_cover cover bear_exit "
+    "cerrar_corto": Verb("close", position="short"),
+    "cancel cancelar cancel_all": Verb("cancel"),
+    "pos target set_position": Verb("target"),
+}
+VERBS = {squeeze(word): verb for words, verb in _VERBS.items() for word in words.split()}
+VERBS_WANTED = "buy, sell, long, short, close, exit, flat, open_long, open_short, close_long, close_short or cancel"
+
+POSITIONS = {
+    "long": "long",
+    "short": "short",
+    "flat": "flat",
+    "bullish": "long",
+    "bearish": "short",
+}
+
+# (position, closing it?) -> the order that does it
+ORDER_SIDE = {
+    ("long", False): Action.BUY,
+    ("long", True): Action.SELL,
+    ("short", False): Action.SELL,
+    ("short", True): Action.BUY,
+}
+
+# (order, position before, position after) -> intent. "" = the alert did not say.
+INTENTS = {
+    (Action.BUY, "", "long"): "open_long",
+    (Action.BUY, "flat", ""): "open_long",
+    (Action.BUY, "flat", "long"): "open_long",
+    (Action.BUY, "long", "long"): "add",
+    (Action.BUY, "short", "long"): "reverse_long",
+    (Action.BUY, "short", "short"): "reduce",
+    (Action.BUY, "short", ""): "close_short",  # tickerly's exit-short
+    (Action.BUY, "short", "flat"): "close_short",
+    (Action.BUY, "", "flat"): "close_short",
+    (Action.SELL, "", "short"): "open_short",
+    (Action.SELL, "flat", ""): "open_short",
+    (Action.SELL, "flat", "short"): "open_short",
+    (Action.SELL, "short", "short"): "add",
+    (Action.SELL, "long", "short"): "reverse_short",
+    (Action.SELL, "long", "long"): "reduce",
+    (Action.SELL, "long", ""): "close_long",  # tickerly's exit-long
+    (Action.SELL, "long", "flat"): "close_long",
+    (Action.SELL, "", "flat"): "close_long",
+    (Action.BUY, "long", "flat"): "close",
+    (Action.SELL, "short", "flat"): "close",
+}
+
+
+# --- order types, markets ----------------------------------------------------------------------------------------
+
+_TYPES = {
+    "market mkt": OrderType.MARKET,
+    "limit lmt": OrderType.LIMIT,
+    "stop stop_market sl-m sl_mkt": OrderType.STOP,
+    "stop_limit sl sl-l sl-lmt sl-limit": OrderType.STOP_LIMIT,
+    "trailing_stop trailing_stop_market": OrderType.TRAILING_STOP,
+}
+TYPES = {squeeze(word): kind for words, kind in _TYPES.items() for word in words.split()}
+# `order_subtype` of a bot whose entries are limit orders at entry_price.
+SUBTYPES = {"primaryentry": OrderType.LIMIT}
+# In `type` these are the class of the message, not of the order.
+MESSAGE_CLASSES = _squeezed("order alert signal strategy")
+STOP_TYPES = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
+PRICED_TYPES = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
+TIMES_IN_FORCE = frozenset({"GTC", "IOC", "FOK", "GTX", "DAY"})
+
+_MARKETS = {
+    "spot cash": Market.SPOT,
+    "futures future perp perpetual swap linear usdm usdt_futures": Market.FUTURES,
+}
+MARKETS = {squeeze(word): market for words, market in _MARKETS.items() for word in words.split()}
+# Known, and neither of the two: never to be traded as if it were.
+OTHER_MARKETS = _squeezed("margin inverse option options coinm")
+
+
+# --- sizes -------------------------------------------------------------------------------------------------------
+
+# Word of a unit field -> unit. "percent" is of the position when closing, else of the balance.
+_UNITS = {
+    "base absolute fixed fixed_quantity coin coins shares": "base",
+    "quote dollar_amount usdt usd": "quote",
+    "margin": "margin_quote",
+    "percent": "percent",
+    "percent_of_equity percent_of_balance percentage_balance margin_percent": "percent_of_equity",
+    "percent_of_position percentage_position": "percent_of_position",
+}
+UNITS = {squeeze(word): unit for words, unit in _UNITS.items() for word in words.split()}
+UNITS_WANTED = "base, quote, margin, percent, percent_of_equity or percent_of_position"
+# Sign in a value -> the unit it says, then others it may stand next to.
+UNIT_SIGNS = {
+    "@": ("base",),
+    "$": ("quote", "margin_quote"),
+    "%": ("percent", "percent_of_equity", "percent_of_position", "risk_percent"),
+}
+
+# Fields whose name is the unit.
+UNIT_OF_FIELD = {
+    "quote_amount": "quote",
+    "margin": "margin_quote",
+    "equity_percent": "percent_of_equity",
+    "position_percent": "percent_of_position",
+    "risk_percent": "risk_percent",
+}
+PERCENT_OF = {"percent_of_equity": "balance", "percent_of_position": "position", "risk_percent": "risk"}
+SIZE_MEANINGS = frozenset(UNIT_OF_FIELD) | {"quantity", "volume", "buy_rate", "sell_rate"}

@@ -1,0 +1,513 @@
+"""The daemon: routes and status codes, start and stop. Wires everything and decides nothing. `python app.py`"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+import replies
+from banner import startup_text
+from broker import Broker
+from checks import Limits
+from config import Settings, SettingsError, load_settings
+from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
+from data_folder import DataFolder, FolderError
+from guard import Brake, SecretGuard, address_is_allowed, client_address
+from journal import SIGNALS, TRADES, Journal, JournalError
+from log_setup import set_up_logging
+from models import ZERO
+from paper_client import PaperClient
+from risk import Alert, RiskEngine
+from signals import AlertError, alert_key, claimed_secrets, parse_alert
+from trader import Patience, Trader
+
+log = logging.getLogger("gatehouse")
+
+MAX_BODY_BYTES = 16_384
+BODY_SECONDS = 2.0
+# TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
+REPLY_SECONDS = 2.4
+CLOSE_ALL_SECONDS = 8.0
+STOP_SECONDS = 4
+SLOWED_SECONDS = 1.0
+MAX_SLOWED = 100
+MAX_ROWS = 1_000
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Gatehouse:
+    """Everything that runs, wired. `secret` is the one in force, whether given or made."""
+
+    settings: Settings
+    secret: str
+    folder: DataFolder
+    journal: Journal
+    engine: RiskEngine
+    brokers: Mapping[str, Broker]
+    csvs: Mapping[str, CsvFile]
+    clock: Callable[[], datetime]
+    patience: Patience
+    started_at: datetime
+
+
+class BadRequest(Exception):
+    """HTTP status and a text for the sender."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def open_gatehouse(
+    settings: Settings, clock: Callable[[], datetime] = utc_now, patience: Patience | None = None
+) -> Gatehouse:
+    """Locks the folder, opens the records and builds the brokers. Raises FolderError or JournalError."""
+    folder = DataFolder(settings.log_dir)
+    journal = Journal(folder.journal_path)
+    csvs = {
+        SIGNALS: _csv(settings.log_dir, SIGNALS, SIGNALS_COLUMNS, journal, clock),
+        TRADES: _csv(settings.log_dir, TRADES, TRADES_COLUMNS, journal, clock),
+    }
+    for csv in csvs.values():
+        csv.open()
+    given = settings.webhook_secret_key
+    return Gatehouse(
+        settings=settings,
+        secret=given.get_secret_value() if given else folder.own_secret(),
+        folder=folder,
+        journal=journal,
+        engine=RiskEngine(journal, limits_of(settings)),
+        brokers=build_brokers(settings),
+        csvs=csvs,
+        clock=clock,
+        patience=patience or Patience(),
+        started_at=clock(),
+    )
+
+
+def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, clock: Callable[[], datetime]) -> CsvFile:
+    return CsvFile(
+        folder / f"{file}.csv",
+        columns,
+        rows_after=lambda number: journal.rows_after(file, number),
+        clock=clock,
+        last_number=lambda: journal.last_number(file),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
+
+
+def build_brokers(settings: Settings) -> dict[str, Broker]:
+    """Only what is configured. An exchange's library is imported only when there are keys for it."""
+    brokers: dict[str, Broker] = {"PAPER": PaperClient(settings.paper_balance_usdt)}
+    for name in settings.brokers:
+        if name == "BINANCE":
+            brokers[name] = _binance(settings, name, "binance")
+        if name == "BINANCE_REAL":
+            brokers[name] = _binance(settings, name, "binance_real")
+    return brokers
+
+
+def _binance(settings: Settings, name: str, prefix: str) -> Broker:
+    from binance_client import BinanceClient
+
+    key, secret = getattr(settings, f"{prefix}_api_key"), getattr(settings, f"{prefix}_api_secret")
+    return BinanceClient(
+        name,
+        key.get_secret_value(),
+        secret.get_secret_value(),
+        testnet=settings.mode_of(name) == "TESTNET",
+        api_url=getattr(settings, f"{prefix}_api_url") or "",
+    )
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+def create_app(gate: Gatehouse) -> FastAPI:
+    """The routes over one wired Gatehouse; recovery begins when the server starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        trader = Trader(gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience)
+        app.state.door = Door(gate, trader)
+        await trader.start()
+        yield
+        await trader.stop(STOP_SECONDS)
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(BadRequest, _bad_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unforeseen)
+
+    def door(request: Request) -> Door:
+        opened: Door = request.app.state.door
+        return opened
+
+    def route(path: str, method: str, handle: Callable[[Door, Request], Awaitable[Response]]) -> None:
+        async def endpoint(request: Request) -> Response:
+            return await handle(door(request), request)
+
+        app.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+    route("/webhook", "POST", Door.webhook)
+    route("/webhook/{path_secret}", "POST", Door.webhook)
+    route("/health", "GET", Door.health)
+    route("/status", "GET", Door.status)
+    route("/executions", "GET", Door.executions)
+    route("/positions", "GET", Door.positions)
+    route("/account/summary", "GET", Door.account_summary)
+    route("/pause", "POST", Door.pause)
+    route("/resume", "POST", Door.resume)
+    route("/close-all", "POST", Door.close_all)
+    route("/logs/signals.csv", "GET", Door.download)
+    route("/logs/trades.csv", "GET", Door.download)
+    return app
+
+
+class Door:
+    """Every request passes here: who is it, what is wanted, what is the answer."""
+
+    def __init__(self, gate: Gatehouse, trader: Trader) -> None:
+        self.gate = gate
+        self.trader = trader
+        self._secret = SecretGuard(gate.secret)
+        self._brake = Brake()
+        self._slowed = 0
+
+    # --- the alert --------------------------------------------------------------------------------------------------
+
+    async def webhook(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        give_up_at, received_at = loop.time() + REPLY_SECONDS, self.gate.clock()
+        body = await _read_body(request)
+        if not self._may_alert(request, body):
+            return await self._unauthorised(request)
+        key = alert_key(body, self.gate.secret)
+        try:
+            alert = self._alert(parse_alert(body), key, received_at)
+        except AlertError as exc:
+            return await self._invalid(key, exc, received_at)
+        if request.query_params.get("dry_run", "").lower() in ("1", "true", "yes"):
+            preview = await self.trader.dry_run(alert)
+            return _json(200, replies.dry_run_reply(alert.signal, alert.broker, preview))
+        answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))
+        return _json(*replies.webhook_reply(answer))
+
+    def _alert(self, signal: Any, key: str, received_at: datetime) -> Alert:
+        broker = signal.broker or self.gate.settings.default_broker_name
+        problem = ""
+        if broker not in self.gate.brokers:
+            problem = f"Broker not configured: {broker}; configured: {', '.join(self.gate.brokers)}"
+        return Alert(signal, key, broker, received_at, broker_problem=problem)
+
+    async def _invalid(self, key: str, exc: AlertError, received_at: datetime) -> Response:
+        try:
+            record = await self.trader.refuse_invalid(key, str(exc), exc.field, received_at)
+        except JournalError as error:
+            self.trader.journal_problem = str(error)
+            return _json(503, _error("the journal cannot be written; nothing was placed"))
+        return _json(400, replies.invalid_reply(record, exc.field))
+
+    def _may_alert(self, request: Request, body: bytes) -> bool:
+        if not address_is_allowed(self._address(request), self.gate.settings.allowed_ips):
+            return False
+        if self._secret.accepts([*_bearer(request), request.path_params.get("path_secret", "")]):
+            return True
+        return self._secret.accepts(claimed_secrets(body))
+
+    async def _unauthorised(self, request: Request) -> Response:
+        """One answer for every failure; who keeps guessing waits for it, as long as that costs us nothing."""
+        address = self._address(request)
+        failures = self._brake.failed(address)
+        if failures == 1 or failures % 1000 == 0:
+            log.warning("wrong secret or address: %s, %d in this minute", address, failures)
+        if self._brake.is_on(failures) and self._slowed < MAX_SLOWED:
+            self._slowed += 1
+            try:
+                await asyncio.sleep(SLOWED_SECONDS)
+            finally:
+                self._slowed -= 1
+        return _json(401, _error("unauthorised: send the webhook secret"))
+
+    def _address(self, request: Request) -> str:
+        peer = request.client.host if request.client else ""
+        forwarded = request.headers.get("x-forwarded-for", "")
+        return client_address(peer, forwarded, self.gate.settings.trusted_proxy_hops)
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    async def health(self, request: Request) -> Response:
+        """Never waits for a thread: it answers whatever the disk and the exchange do."""
+        problems = []
+        if self.trader.journal_problem:
+            problems.append(self.trader.journal_problem)
+        if not self.trader.ready.is_set():
+            problems.append("recovery is not finished")
+        if problems:
+            return _json(503, {"status": "unavailable", "problems": problems})
+        return _json(200, {"status": "ok"})
+
+    async def status(self, request: Request) -> Response:
+        gate, now = self.gate, self.gate.clock()
+        books = gate.engine.books.as_of(now)
+        default = gate.settings.default_broker_name
+        thin = {
+            "status": "ok" if self.trader.ready.is_set() and not self.trader.journal_problem else "unavailable",
+            "mode": gate.settings.mode_of(default),
+            "default_broker": default,
+            "uptime_seconds": round((now - gate.started_at).total_seconds(), 1),
+            "paused": books.paused,
+        } | replies.counts(books, gate.engine.limits)
+        if not self._knows_secret(request):
+            return _json(200, thin)
+        return _json(200, thin | await self._details(now))
+
+    async def _details(self, now: datetime) -> dict[str, Any]:
+        books = self.gate.engine.books
+        unresolved = [order for order in books.orders.values() if order.status.value in ("UNKNOWN", "SENT", "INTENT")]
+        return {
+            "limits": self.gate.engine.limits,
+            "brokers": {
+                name: {"mode": self.gate.settings.mode_of(name)} | state
+                for name, state in self.trader.market.state().items()
+            },
+            "balances": {name: _balances(self.trader, name) for name in self.gate.brokers},
+            "positions": self._positions(None),
+            "unresolved_orders": [replies.order_view(order) for order in unresolved],
+            "resting_orders": [
+                replies.order_view(order) for order in books.orders.values() if order not in unresolved
+            ],
+            "csv_lag": {name: csv.lag for name, csv in self.gate.csvs.items()},
+            "csv_problems": {name: csv.problem for name, csv in self.gate.csvs.items() if csv.problem},
+            "journal_problem": self.trader.journal_problem,
+            "drift": self.trader.drift,
+            "latencies_ms": await self._latencies(),
+            "warnings": self.gate.settings.warnings,
+        }
+
+    async def _latencies(self) -> dict[str, Any]:
+        """Of the last hundred orders: from the alert's receipt to the outcome."""
+        executions = await asyncio.to_thread(self.gate.journal.executions, 100)
+        waits = sorted((e.at - e.order.received_at).total_seconds() * 1000 for e in executions)
+        if not waits:
+            return {"orders": 0}
+        return {"orders": len(waits), "median": round(waits[len(waits) // 2], 1), "max": round(waits[-1], 1)}
+
+    async def executions(self, request: Request) -> Response:
+        await self._owner_only(request)
+        query = request.query_params
+        found = await asyncio.to_thread(
+            self.gate.journal.executions,
+            _limit(query.get("limit", "100")),
+            query.get("symbol"),
+            query.get("strategy"),
+            _since(query.get("since")),
+        )
+        return _json(200, {"executions": [replies.execution_view(execution) for execution in found]})
+
+    async def positions(self, request: Request) -> Response:
+        await self._owner_only(request)
+        return _json(200, {"positions": self._positions(request.query_params.get("symbol"))})
+
+    def _positions(self, symbol: str | None) -> list[dict[str, Any]]:
+        open_ones = (p for p in self.gate.engine.books.positions.values() if p.is_open and symbol in (None, p.symbol))
+        return [replies.position_view(p, self.trader.market.price(p.broker, p.symbol)) for p in open_ones]
+
+    async def account_summary(self, request: Request) -> Response:
+        await self._owner_only(request)
+        books = self.gate.engine.books.as_of(self.gate.clock())
+        accounts = []
+        for name in self.gate.brokers:
+            dated = self.trader.market.balances(name)
+            held = [p for p in self._positions(None) if p["broker"] == name]
+            mode = self.gate.settings.mode_of(name)
+            accounts.append(replies.account_view(name, mode, dated.value if dated else None, held))
+        realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
+        return _json(
+            200, {"accounts": accounts, "realized_pnl": realized, "realized_pnl_today": books.realized_today}
+        )
+
+    async def download(self, request: Request) -> Response:
+        await self._owner_only(request)
+        name = request.url.path.rsplit("/", 1)[-1]
+        try:
+            content = await asyncio.to_thread((self.gate.settings.log_dir / name).read_bytes)
+        except OSError as exc:
+            raise BadRequest(503, f"{name} cannot be read: {exc.strerror}") from exc
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type="text/csv", headers=HEADERS | disposition)
+
+    # --- the hand on the switch -------------------------------------------------------------------------------------
+
+    async def pause(self, request: Request) -> Response:
+        return await self._switch(request, True)
+
+    async def resume(self, request: Request) -> Response:
+        return await self._switch(request, False)
+
+    async def _switch(self, request: Request, paused: bool) -> Response:
+        await self._owner_only(request)
+        try:
+            await self.trader.switch(paused)
+        except JournalError as exc:
+            self.trader.journal_problem = str(exc)
+            raise BadRequest(503, "the journal cannot be written; nothing was changed") from exc
+        log.info("trading is %s", "paused" if paused else "resumed")
+        return _json(200, {"paused": paused})
+
+    async def close_all(self, request: Request) -> Response:
+        await self._owner_only(request)
+        answers = await self.trader.close_all(CLOSE_ALL_SECONDS)
+        results = [replies.webhook_reply(answer)[1] for answer in answers]
+        return _json(200, {"closed": len(results), "results": results})
+
+    def _knows_secret(self, request: Request) -> bool:
+        return self._secret.accepts(_bearer(request))
+
+    async def _owner_only(self, request: Request) -> None:
+        if self._knows_secret(request):
+            return
+        if request.method == "POST" and self._secret.accepts(claimed_secrets(await _read_body(request))):
+            return
+        await self._unauthorised(request)
+        raise BadRequest(401, "unauthorised: send the webhook secret")
+
+
+def _balances(trader: Trader, broker: str) -> dict[str, Any] | None:
+    dated = trader.market.balances(broker)
+    if dated is None:
+        return None
+    return {asset: {"free": balance.free, "locked": balance.locked} for asset, balance in dated.value.items()}
+
+
+async def _read_body(request: Request) -> bytes:
+    """Raises BadRequest 413 or 408; never holds more than the limit in memory."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise BadRequest(413, f"too large: at most {MAX_BODY_BYTES} bytes")
+    except TimeoutError as exc:
+        raise BadRequest(408, f"the body did not arrive within {BODY_SECONDS:g} s") from exc
+    return bytes(body)
+
+
+def _bearer(request: Request) -> list[str]:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return [token.strip()] if scheme.lower() == "bearer" else []
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_ROWS:
+        raise BadRequest(400, f"limit must be a whole number from 1 to {MAX_ROWS}")
+    return int(text)
+
+
+def _since(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        # A plus sign in a query string arrives as a space.
+        since = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError as exc:
+        raise BadRequest(400, "since must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
+    return since.replace(tzinfo=UTC) if since.tzinfo is None else since.astimezone(UTC)
+
+
+def _json(status: int, content: Mapping[str, Any]) -> Response:
+    return Response(replies.to_json(content), status, media_type="application/json", headers=HEADERS)
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"success": False, "error": text}
+
+
+async def _bad_request(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, BadRequest)
+    return _json(exc.status, _error(str(exc)))
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    return _json(exc.status_code, _error(str(exc.detail)))
+
+
+async def _unforeseen(request: Request, exc: Exception) -> Response:
+    """Nothing is echoed. A webhook may be sent again: what was decided is on the record and answers as a duplicate."""
+    return _json(503, _error("unforeseen error; it is in the log"))
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def serve(gate: Gatehouse) -> None:
+    """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
+    settings = gate.settings
+    # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
+    uvicorn.run(
+        create_app(gate),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
+def main() -> int:
+    os.umask(0o077)
+    try:
+        settings = load_settings()
+        gate = open_gatehouse(settings)
+    except SettingsError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except (FolderError, JournalError) as exc:
+        print(f"cannot start:\n  - {exc}", file=sys.stderr)
+        return 2
+    set_up_logging((*settings.secrets, gate.secret))
+    print(startup_text(settings, gate.secret), flush=True)
+    serve(gate)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # A worker thread may still wait for an exchange that does not answer; the interpreter would wait for it too.
+    os._exit(code)

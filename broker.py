@@ -1,0 +1,120 @@
+"""What the daemon knows of any broker: a shape, and the three endings of every call that could trade.
+
+An order that was handed to a broker is done, refused or unknown. Only the broker's own module knows which of its
+codes mean which; everybody else handles exactly these three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from models import ZERO, Execution, Order, SymbolRules
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The broker took the order: its own numbers, which may still be zero for an order that rests."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was placed, certainly.
+
+    `never_left`: the broker never judged the order (no connection, rate limit, clock), so sending it again is safe.
+    `retry_after_seconds`: how long the broker asked to be left alone.
+    """
+
+    reason: str
+    code: str = ""
+    never_left: bool = False
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The order may or may not exist: look it up, never send it again."""
+
+    reason: str
+
+
+Outcome = Done | Refused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The broker knows the order."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The broker says there is no such order. Once is no proof: its records lag behind its engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The question itself failed; nothing was learned."""
+
+    reason: str
+
+
+LookUp = Found | NotFound | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One asset of an account; `locked` is set aside by resting orders."""
+
+    free: Decimal = ZERO
+    locked: Decimal = ZERO
+
+
+class BrokerError(Exception):
+    """A question (rules, price, balance) was not answered; the text says what was seen and what to do."""
+
+
+class UnknownSymbol(BrokerError):
+    """The broker does not trade this symbol."""
+
+
+class Broker(Protocol):
+    """One account at one broker. Calls block and are made from worker threads; none of them resends an order."""
+
+    @property
+    def name(self) -> str:
+        """As alerts name it: PAPER, BINANCE, BINANCE_REAL."""
+
+    @property
+    def is_local(self) -> bool:
+        """Answers from memory at once, so that nothing about it needs to be kept fresh."""
+
+    @property
+    def absence_is_proven_after_seconds(self) -> float:
+        """How long after sending an order can still appear that a look-up does not find."""
+
+    def connect(self) -> None:
+        """Make sure that questions will be answered (clock, permissions); raises BrokerError."""
+
+    def place(self, order: Order) -> Outcome:
+        """Hand the order over, once."""
+
+    def look_up(self, order: Order) -> LookUp:
+        """Ask for the order by its client order id."""
+
+    def cancel(self, order: Order) -> LookUp:
+        """Cancel a resting order and tell how it stands afterwards."""
+
+    def symbol_rules(self, symbol: str) -> SymbolRules:
+        """Raises UnknownSymbol or BrokerError."""
+
+    def current_price(self, symbol: str) -> Decimal:
+        """Last price in quote currency; raises UnknownSymbol or BrokerError."""
+
+    def balances(self) -> Mapping[str, Balance]:
+        """Every asset with something in it; raises BrokerError."""

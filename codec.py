@@ -1,0 +1,74 @@
+"""Values to JSON text and back, by their type hints: Decimal and datetime as text, nothing through a float."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_text(value: object) -> str:
+    """One line of JSON. Fields that hold their default are left out: old records stay readable as fields are added."""
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=True)
+
+
+def from_text(kind: type[T], text: str) -> T:
+    """The value that `to_text` wrote. Raises ValueError, KeyError or TypeError when the text is not of that kind."""
+    read: Callable[[Any], Any] = _reader(typing.cast(Any, kind))
+    return typing.cast(T, read(json.loads(text)))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != f.default}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(_plain(item) for item in value)
+    return value
+
+
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _optional_reader(kind)
+    if origin in (tuple, frozenset):
+        item = _reader(typing.get_args(kind)[0])
+        container: Callable[[Any], Any] = origin
+        return lambda raw: container(item(part) for part in raw)
+    if is_dataclass(kind):
+        return _dataclass_reader(kind)
+    if kind is Decimal or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return typing.cast(Callable[[Any], Any], kind)
+    if kind is datetime:
+        return datetime.fromisoformat
+    return lambda raw: raw
+
+
+def _optional_reader(kind: Any) -> Callable[[Any], Any]:
+    (inner,) = (arg for arg in typing.get_args(kind) if arg is not types.NoneType)
+    read = _reader(inner)
+    return lambda raw: None if raw is None else read(raw)
+
+
+def _dataclass_reader(kind: Any) -> Callable[[Any], Any]:
+    hints = typing.get_type_hints(kind)
+    readers = {f.name: _reader(hints[f.name]) for f in fields(kind)}
+    # A field that a later version wrote and this one does not know is left out, not a reason to lose the record.
+    return lambda raw: kind(**{name: readers[name](part) for name, part in raw.items() if name in readers})

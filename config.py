@@ -1,0 +1,719 @@
+"""Settings from the environment and `.env`: every value judged at start, all mistakes in one message.
+
+`Settings` holds values and knows nothing of the machine; `load_settings` reads, `_rules` compare settings with each
+other. A secret's value never appears in a message, a repr or a dump.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as part
+from decimal import Decimal
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv.parser import parse_stream
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from models import plain
+
+WEEK_SECONDS = 7 * 24 * 3600
+MIN_SECRET_CHARACTERS = 16
+# TradingView's last resend comes 15 s after the first alert; a shorter memory would let it pass as a new one.
+MIN_DEDUPE_SECONDS = 20
+TYPO_LIKENESS = 0.8
+
+ALIASES = {"BINANCE_TESTNET": ("USE_TESTNET", "BINANCE_USE_TESTNET")}
+BROKERS = ("PAPER", "BINANCE", "BINANCE_REAL", "BINGX", "FLATTRADE")
+# The settings that belong together: a broker is configured when all of its group are set.
+KEYS = {
+    "BINANCE": ("binance_api_key", "binance_api_secret"),
+    "BINANCE_REAL": ("binance_real_api_key", "binance_real_api_secret"),
+    "BINGX": ("bingx_api_key", "bingx_secret_key"),
+    "FLATTRADE": ("flattrade_api_key", "flattrade_api_secret", "flattrade_client_id"),
+}
+LATER_BROKERS = ("BINGX", "FLATTRADE")
+NOT_YET = "is not available in this version yet"
+
+Mode = Literal["PAPER", "TESTNET", "LIVE"]
+
+
+class SettingsError(Exception):
+    """The settings are not fit to start with; the text says everything that is wrong."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(["cannot start:", *(f"  - {mistake}" for mistake in self.mistakes)]))
+
+
+# ---- one value: text in, value out, or a sentence that says what is wanted
+
+
+class _Wrong(ValueError):
+    """What is wanted of a value. `hide_value`: what was seen may hold a secret."""
+
+    def __init__(self, wanted: str, *, hide_value: bool = False) -> None:
+        super().__init__(wanted)
+        self.hide_value = hide_value
+
+
+def _text(value: object) -> str:
+    return plain(value) if isinstance(value, Decimal) else str(value).strip()
+
+
+def _whole_number(low: int, high: int | None = None) -> BeforeValidator:
+    wanted = f"must be a whole number {f'of {low} or more' if high is None else f'from {low} to {high}'}"
+
+    def check(value: object) -> int:
+        text = _text(value)
+        # Digits only: int() would also take "1_0" and digits of other scripts.
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise _Wrong(wanted)
+        number = int(text)
+        if number < low or (high is not None and number > high):
+            raise _Wrong(wanted)
+        return number
+
+    return BeforeValidator(check)
+
+
+def _number(wanted: str, accept: Callable[[Decimal], bool]) -> BeforeValidator:
+    def check(value: object) -> Decimal:
+        text = _text(value)
+        # Plain digits only: Decimal() would also take "NaN", "Infinity" and "1e9".
+        if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", text) or not accept(Decimal(text)):
+            raise _Wrong(wanted)
+        return Decimal(text)
+
+    return BeforeValidator(check)
+
+
+def _one_of(*choices: str, upper: bool = False) -> BeforeValidator:
+    wanted = f"must be {', '.join(choices[:-1])} or {choices[-1]}"
+
+    def check(value: object) -> str:
+        text = _text(value).upper() if upper else _text(value).lower()
+        if text not in choices:
+            raise _Wrong(wanted)
+        return text
+
+    return BeforeValidator(check)
+
+
+def _check_switch(value: object) -> bool:
+    text = _text(value).lower()
+    if text in ("true", "yes", "on", "1"):
+        return True
+    if text in ("false", "no", "off", "0"):
+        return False
+    raise _Wrong("must be true or false")
+
+
+def _items(value: object, wanted: str) -> tuple[str, ...]:
+    """A comma list without its blanks. A list of nothing is refused, because an empty setting means: all."""
+    parts = value.split(",") if isinstance(value, str) else [str(item) for item in value]  # type: ignore[attr-defined]
+    items = tuple(dict.fromkeys(item.strip() for item in parts if item.strip()))
+    if parts and not items:
+        raise _Wrong(wanted)
+    return items
+
+
+def _check_symbols(value: object) -> tuple[str, ...]:
+    wanted = "must be a comma list of symbols like BTCUSDT,ETHUSDT"
+    symbols = tuple(re.sub("[/_-]", "", item).upper() for item in _items(value, wanted))
+    if not all(symbol.isalnum() for symbol in symbols):
+        raise _Wrong(wanted)
+    return tuple(dict.fromkeys(symbols))
+
+
+def _check_strategies(value: object) -> tuple[str, ...]:
+    return _items(value, "must be a comma list of strategy names")
+
+
+def _check_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    wanted = "must be a comma list of addresses or networks like 52.89.214.238,10.0.0.0/8"
+    try:
+        return tuple(ip_network(item) for item in _items(value, wanted))
+    except ValueError as exc:
+        raise _Wrong(wanted) from exc
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
+def _check_host(value: object) -> str:
+    host = _text(value)
+    if not _is_address(host) and not re.fullmatch(r"(?=.{1,253}$)[A-Za-z]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+        raise _Wrong("must be an address to listen on like 127.0.0.1 or 0.0.0.0")
+    return host
+
+
+def _check_url(value: object) -> str:
+    url = _text(value)
+    if "@" in url or "?" in url or "#" in url:
+        raise _Wrong("must be an address without user, password and query", hide_value=True)
+    wanted = "must be an https:// address (plain http:// only to this machine)"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as exc:
+        raise _Wrong(wanted) from exc
+    if not host or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+        raise _Wrong(wanted)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise _Wrong(wanted)
+    return url.rstrip("/")
+
+
+def _revealed(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+# What example files and first tries say, without case and signs. Nothing random contains any of these.
+_PLACEHOLDERS = re.compile(
+    "change(me|this|it)|replace(me|this|with)|placeholder|your(own|api|key|secret|webhook|password|token)"
+    "|(secret|key|token|password)here|(insert|enter|put)your|examplesecret|secretexample|mysecretkey|webhooksecret"
+    "|supersecret|1234567890123456|(01)?23456789abcdef|1234567890abcdef|abcdefghijklmnop|qwertyuiopasdfgh|(password){2}"
+)
+
+
+def _is_placeholder(secret: str) -> bool:
+    return _PLACEHOLDERS.search(re.sub("[^a-z0-9]", "", secret.lower())) is not None
+
+
+def _check_webhook_secret(value: object) -> SecretStr:
+    secret = _revealed(value)
+    if not re.fullmatch(r"[ -~]+", secret):
+        raise _Wrong("must be made of plain letters, digits and signs (printable ASCII)")
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise _Wrong(f"must be at least {MIN_SECRET_CHARACTERS} characters, had {len(secret)}")
+    if _is_placeholder(secret) or len(set(secret)) < 5:
+        raise _Wrong("must be a secret of your own (`openssl rand -hex 24` makes one), was easy to guess")
+    return SecretStr(secret)
+
+
+def _check_exchange_key(value: object) -> SecretStr:
+    key = _revealed(value)
+    if not re.fullmatch(r"[!-~]+", key):
+        raise _Wrong("must be made of printable ASCII characters without blanks")
+    if _is_placeholder(key):
+        raise _Wrong("must be the key that the exchange gave you, was a placeholder")
+    return SecretStr(key)
+
+
+Switch = Annotated[bool, BeforeValidator(_check_switch)]
+Money = Annotated[Decimal, _number("must be a number above 0", lambda n: n > 0)]
+MoneyOrZero = Annotated[Decimal, _number("must be a number of 0 or more", lambda n: n >= 0)]
+Confidence = Annotated[Decimal, _number("must be a number from 0 to 100", lambda n: 0 <= n <= 100)]
+Percent = Annotated[Decimal, _number("must be a number above 0 and at most 100", lambda n: 0 < n <= 100)]
+Count = Annotated[int, _whole_number(1)]
+Leverage = Annotated[int, _whole_number(1, 150)]
+Url = Annotated[str, BeforeValidator(_check_url)]
+ExchangeKey = Annotated[SecretStr, BeforeValidator(_check_exchange_key)]
+
+
+# ---- the settings
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What was found around the settings when they were read."""
+
+    on_railway: bool = False
+    volume: str = ""  # where Railway's volume is mounted
+    remarks: tuple[str, ...] = ()
+
+
+class Settings(BaseSettings):
+    """Every setting by its name in small letters. Made by `load_settings`; tests may make one from values."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+
+    host: Annotated[str, BeforeValidator(_check_host)] = Field(
+        "127.0.0.1", description="Address to listen on; on Railway the default is 0.0.0.0."
+    )
+    port: Annotated[int, _whole_number(1, 65535)] = Field(8000, description="Port to listen on.")
+    log_dir: Path = Field(
+        Path("logs"), description="Folder of the journal and the CSV files; on Railway the default is the volume."
+    )
+    webhook_secret_key: Annotated[SecretStr, BeforeValidator(_check_webhook_secret)] | None = Field(
+        None,
+        description="Secret every alert must carry, at least 16 characters; needed as soon as exchange keys are set.",
+    )
+    dashboard_password: SecretStr | None = Field(
+        None, description="Password of the dashboard, which comes in a later version."
+    )
+    session_secret: SecretStr | None = Field(
+        None, description="Secret that signs the dashboard's logins, which come in a later version."
+    )
+    allowed_ips: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_check_networks)] = Field(
+        (), description="Addresses or networks that may send alerts, comma separated; empty = all with the secret."
+    )
+    trusted_proxy_hops: Annotated[int, _whole_number(0, 10)] = Field(
+        0, description="How many proxies of yours stand in front and report the sender's address."
+    )
+
+    default_broker: Annotated[str, _one_of(*BROKERS, upper=True)] = Field(
+        "", description="Broker of alerts that name none; empty = PAPER without Binance keys, else BINANCE."
+    )
+    paper_balance_usdt: Money = Field(Decimal(1000), description="Balance in USDT that paper trading begins with.")
+    binance_api_key: ExchangeKey | None = Field(
+        None, description="API key of BINANCE: of the testnet, unless BINANCE_TESTNET is false."
+    )
+    binance_api_secret: ExchangeKey | None = Field(None, description="Secret that belongs to BINANCE_API_KEY.")
+    binance_testnet: Switch = Field(
+        True,
+        description="true = BINANCE is the testnet, false = it trades real money; "
+        "also read as USE_TESTNET and BINANCE_USE_TESTNET.",
+    )
+    binance_market: Annotated[Literal["spot", "futures", "both"], _one_of("spot", "futures", "both")] = Field(
+        "spot", description="Market of both Binance brokers; only spot in this version."
+    )
+    binance_real_api_key: ExchangeKey | None = Field(
+        None, description="API key of BINANCE_REAL, which always trades real money."
+    )
+    binance_real_api_secret: ExchangeKey | None = Field(
+        None, description="Secret that belongs to BINANCE_REAL_API_KEY."
+    )
+    binance_api_url: Url | None = Field(
+        None, description="Other spot server for BINANCE, like http://127.0.0.1:9000/api."
+    )
+    binance_futures_api_url: Url | None = Field(
+        None, description="Other futures server for BINANCE, for a later version."
+    )
+    binance_real_api_url: Url | None = Field(None, description="Other spot server for BINANCE_REAL.")
+    binance_real_futures_api_url: Url | None = Field(
+        None, description="Other futures server for BINANCE_REAL, for a later version."
+    )
+    bingx_api_key: SecretStr | None = Field(None, description="API key of BingX, for a later version.")
+    bingx_secret_key: SecretStr | None = Field(None, description="Secret that belongs to BINGX_API_KEY.")
+    bingx_demo: Switch = Field(True, description="true = BingX with virtual money, for a later version.")
+    bingx_market: Annotated[Literal["swap", "spot"], _one_of("swap", "spot")] = Field(
+        "swap", description="Market at BingX, swap or spot, for a later version."
+    )
+    bingx_api_url: Url | None = Field(None, description="Other server for BingX, for a later version.")
+    flattrade_api_key: SecretStr | None = Field(None, description="API key of FlatTrade, for a later version.")
+    flattrade_api_secret: SecretStr | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
+    flattrade_client_id: str | None = Field(None, description="Client id at FlatTrade, for a later version.")
+    flattrade_api_url: Url | None = Field(None, description="Other server for FlatTrade, for a later version.")
+    flattrade_auth_url: Url | None = Field(None, description="Other login server for FlatTrade, for a later version.")
+
+    min_confidence: Confidence = Field(Decimal(50), description="Alerts with less confidence are refused, 0 to 100.")
+    default_confidence: Confidence = Field(Decimal(100), description="Confidence of alerts that carry none, 0 to 100.")
+    min_balance_usdt: MoneyOrZero = Field(
+        Decimal(10), description="No entry while the free balance in USDT is below this; 0 = off."
+    )
+    max_risk_per_trade: Money = Field(Decimal(10), description="Largest entry, in USDT.")
+    trade_amount_usdt: Money = Field(Decimal(10), description="Size in USDT of alerts that carry none.")
+    capital_allocation_percent: Percent | None = Field(
+        None, description="Size of alerts that carry none, in percent of the free balance; before TRADE_AMOUNT_USDT."
+    )
+    max_open_trades: Count = Field(3, description="Most positions open at once.")
+    max_trades_per_day: Count = Field(10, description="Most entries in a UTC day.")
+    max_daily_loss_usdt: Money | None = Field(
+        None, description="No more entries once a UTC day's realised loss in USDT has reached this; empty = off."
+    )
+    cooldown_seconds: Annotated[int, _whole_number(0, WEEK_SECONDS)] = Field(
+        60, description="Pause before the same action on the same symbol is taken again; 0 = off."
+    )
+    max_signal_age_seconds: Annotated[int, _whole_number(1, WEEK_SECONDS)] = Field(
+        60, description="Entries of alerts that fired longer ago are refused, where the alert carries its firing time."
+    )
+    dedupe_seconds: Annotated[int, _whole_number(MIN_DEDUPE_SECONDS, WEEK_SECONDS)] = Field(
+        60, description="The same alert again within this time is a duplicate; at least 20."
+    )
+    allowed_symbols: Annotated[tuple[str, ...], BeforeValidator(_check_symbols)] = Field(
+        (), description="Symbols that may be entered, comma separated; empty = all."
+    )
+    allowed_strategies: Annotated[tuple[str, ...], BeforeValidator(_check_strategies)] = Field(
+        (), description="Strategies that may trade, comma separated; empty = all."
+    )
+    direction: Annotated[Literal["long", "short", "both"], _one_of("long", "short", "both")] = Field(
+        "both", description="Entries to take: long, short or both; spot has only long ones."
+    )
+    leverage: Leverage = Field(1, description="Leverage of futures entries; only 1 in this version.")
+    max_leverage: Leverage = Field(10, description="Largest leverage an alert may ask for, for a later version.")
+    stop_loss_percent: Percent | None = Field(
+        None, description="Stop loss of every entry in percent, for a later version; empty = off."
+    )
+    take_profit_percent: Percent | None = Field(
+        None, description="Take profit of every entry in percent, for a later version; empty = off."
+    )
+    trailing_stop_percent: Percent | None = Field(
+        None, description="Trailing stop of every entry in percent, for a later version; empty = off."
+    )
+    flattrade_min_balance: MoneyOrZero = Field(
+        Decimal(1000), description="As MIN_BALANCE_USDT, in INR for FlatTrade, for a later version."
+    )
+    flattrade_max_risk_per_trade: Money = Field(
+        Decimal(1000), description="As MAX_RISK_PER_TRADE, in INR for FlatTrade, for a later version."
+    )
+    flattrade_trade_amount: Money = Field(
+        Decimal(1000), description="As TRADE_AMOUNT_USDT, in INR for FlatTrade, for a later version."
+    )
+    notify_urls: SecretStr | None = Field(
+        None, description="Where to send messages to you, comma separated, for a later version."
+    )
+
+    surroundings: Surroundings = Field(Surroundings(), exclude=True, repr=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load_settings` reads in place of the ready-made sources: they skip a broken line of `.env` in silence, read
+        # `$` in a password as a variable, and do not tell under which of its names a value came.
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_is_not_set(cls, values: dict[str, Any]) -> dict[str, Any]:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if value is not None and value != ""}
+
+    @model_validator(mode="after")
+    def _agree_with_each_other(self) -> Self:
+        if contradictions := [found for rule in _RULES for found in rule(self)]:
+            raise _Contradictory(contradictions)
+        return self
+
+    def is_set(self, name: str) -> bool:
+        return getattr(self, name) not in (None, "", ())
+
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        """The brokers of this version that can be used: PAPER always, the others when their keys are set."""
+        usable = (name for name in KEYS if name not in LATER_BROKERS and all(map(self.is_set, KEYS[name])))
+        return ("PAPER", *usable)
+
+    @property
+    def default_broker_name(self) -> str:
+        # BINANCE_REAL is never a default by itself: real money is asked for by name.
+        return self.default_broker or ("BINANCE" if "BINANCE" in self.brokers else "PAPER")
+
+    @property
+    def paper_only(self) -> bool:
+        return self.brokers == ("PAPER",)
+
+    def mode_of(self, broker: str) -> Mode:
+        """Whether an order of this broker moves play money of ours, of the exchange, or the owner's own."""
+        if broker not in BROKERS:
+            raise ValueError(f"unknown broker {broker!r}")
+        if broker == "PAPER":
+            return "PAPER"
+        plays = (broker == "BINANCE" and self.binance_testnet) or (broker == "BINGX" and self.bingx_demo)
+        return "TESTNET" if plays else "LIVE"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret's value, longest first, so that hiding one does not leave the rest of a longer one behind."""
+        values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
+        urls = re.split(r"[,\s]+", self.notify_urls.get_secret_value()) if self.notify_urls else []
+        return tuple(sorted({value for value in [*values, *urls] if value}, key=lambda value: (-len(value), value)))
+
+    @property
+    def loses_records(self) -> str:
+        """A loud warning when the journal would be gone with the next deployment, else nothing."""
+        around = self.surroundings
+        if not around.on_railway:
+            return ""
+        if not around.volume:
+            return (
+                "RECORDS WILL BE LOST: this runs on Railway without a volume. Every deployment and restart forgets all "
+                "trades, limits and open orders. Attach a volume to this service before you trade."
+            )
+        if not Path(os.path.abspath(self.log_dir)).is_relative_to(os.path.abspath(around.volume)):
+            return (
+                f"RECORDS WILL BE LOST: LOG_DIR is {self.log_dir}, outside of the volume at {around.volume}. "
+                "Every deployment forgets all trades, limits and open orders. Remove LOG_DIR or put it on the volume."
+            )
+        return ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the owner should know, and need not stop the start."""
+        return (*self.surroundings.remarks, *_unused(self), *_unwise(self))
+
+
+SETTING_FIELDS = tuple(name for name in Settings.model_fields if name != "surroundings")
+SETTING_NAMES = tuple(name.upper() for name in SETTING_FIELDS)
+_FIELD_OF = {name: name.lower() for name in SETTING_NAMES} | {
+    alias: name.lower() for name, aliases in ALIASES.items() for alias in aliases
+}
+
+
+# ---- settings compared with each other
+
+
+@dataclass(frozen=True, slots=True)
+class _Contradiction:
+    fields: tuple[str, ...]
+    text: str
+
+
+class _Contradictory(ValueError):
+    def __init__(self, found: list[_Contradiction]) -> None:
+        super().__init__("; ".join(contradiction.text for contradiction in found))
+        self.found = found
+
+
+_Found = Iterable[_Contradiction]
+
+
+def _keys_come_together(settings: Settings) -> _Found:
+    for fields in KEYS.values():
+        given = [name.upper() for name in fields if settings.is_set(name)]
+        missing = [name.upper() for name in fields if not settings.is_set(name)]
+        if given and missing:
+            yield _Contradiction(fields, f"{' and '.join(missing)} must be set too, because {' and '.join(given)} is")
+
+
+def _exchange_keys_need_a_secret(settings: Settings) -> _Found:
+    given = [name for fields in KEYS.values() for name in fields if settings.is_set(name)]
+    if given and not settings.webhook_secret_key:
+        wanted = f"must be set to at least {MIN_SECRET_CHARACTERS} characters"
+        yield _Contradiction(("webhook_secret_key",), f"WEBHOOK_SECRET_KEY {wanted}, because exchange keys are set")
+
+
+def _default_broker_is_usable(settings: Settings) -> _Found:
+    name = settings.default_broker
+    if name in LATER_BROKERS:
+        yield _Contradiction(("default_broker",), f"DEFAULT_BROKER={name} {NOT_YET}")
+    elif name and name not in settings.brokers:
+        keys = " and ".join(field.upper() for field in KEYS[name])
+        yield _Contradiction(("default_broker", *KEYS[name]), f"DEFAULT_BROKER is {name}, which needs {keys} to be set")
+
+
+def _usual_size_fits_the_limit(settings: Settings) -> _Found:
+    for size, limit in (
+        ("trade_amount_usdt", "max_risk_per_trade"),
+        ("flattrade_trade_amount", "flattrade_max_risk_per_trade"),
+        ("leverage", "max_leverage"),
+    ):
+        if getattr(settings, size) > getattr(settings, limit):
+            text = f"{_told(settings, size)} must not be above {_told(settings, limit)}"
+            yield _Contradiction((size, limit), text)
+
+
+def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
+    host = urlsplit(settings.binance_api_url or "").hostname or ""
+    real = re.search(r"(^|\.)binance\.(com|us)$", host) and not re.match("demo-|testnet", host)
+    if settings.binance_testnet and real:
+        text = f"BINANCE_API_URL is the real exchange ({host}) while BINANCE_TESTNET is true: one of them must change"
+        yield _Contradiction(("binance_api_url", "binance_testnet"), text)
+
+
+def _only_what_this_version_can(settings: Settings) -> _Found:
+    for name in ("binance_market", "leverage", "stop_loss_percent", "take_profit_percent", "trailing_stop_percent"):
+        if getattr(settings, name) != Settings.model_fields[name].default:
+            yield _Contradiction((name,), f"{name.upper()}={_shown(getattr(settings, name))} {NOT_YET}")
+
+
+_RULES: tuple[Callable[[Settings], _Found], ...] = (
+    _exchange_keys_need_a_secret,
+    _keys_come_together,
+    _default_broker_is_usable,
+    _usual_size_fits_the_limit,
+    _testnet_is_not_the_real_exchange,
+    _only_what_this_version_can,
+)
+
+
+def _told(settings: Settings, name: str) -> str:
+    default = "" if name in settings.model_fields_set else ", the default"
+    return f"{name.upper()} ({_shown(getattr(settings, name))}{default})"
+
+
+def _shown(value: object) -> str:
+    return plain(value) if isinstance(value, Decimal) else str(value)
+
+
+def _unused(settings: Settings) -> Iterable[str]:
+    """Settings for what comes later."""
+    for broker in LATER_BROKERS:
+        if any(map(settings.is_set, KEYS[broker])):
+            yield f"{broker} keys are set, but {broker} {NOT_YET}: alerts for it are rejected"
+    for name, what in (
+        ("notify_urls", "no messages are sent"),
+        ("dashboard_password", "there is no dashboard"),
+        ("session_secret", "there is no dashboard"),
+        ("binance_futures_api_url", "only spot is traded"),
+        ("binance_real_futures_api_url", "only spot is traded"),
+    ):
+        if settings.is_set(name):
+            yield f"{name.upper()} has no effect: {what} in this version yet"
+
+
+def _unwise(settings: Settings) -> Iterable[str]:
+    if settings.allowed_ips and not settings.trusted_proxy_hops:
+        if settings.surroundings.on_railway:
+            yield "ALLOWED_IPS is compared with the address of Railway's proxy: remove it, or every alert is refused"
+        elif _is_loopback(settings.host):
+            yield (
+                "ALLOWED_IPS is compared with the address that connects; "
+                "with a proxy in front set TRUSTED_PROXY_HOPS=1, or every alert is refused"
+            )
+    if settings.surroundings.on_railway and _is_loopback(settings.host):
+        yield f"HOST is {settings.host}, which Railway cannot reach: remove HOST"
+    if not settings.surroundings.on_railway and not _is_loopback(settings.host):
+        yield f"HOST is {settings.host}: alerts and their secret arrive unencrypted unless a proxy with TLS is in front"
+    if settings.direction == "short":
+        yield "DIRECTION is short, and spot has no short entries: every entry is refused"
+
+
+# ---- reading
+
+
+@dataclass(slots=True)
+class _Given:
+    """What was found, by field, with the name it came under."""
+
+    values: dict[str, str] = part(default_factory=dict)
+    names: dict[str, str] = part(default_factory=dict)
+    mistakes: list[str] = part(default_factory=list)
+    remarks: list[str] = part(default_factory=list)
+
+    def take(self, variables: Mapping[str, str]) -> None:
+        """Take over our settings; what was taken before is replaced."""
+        came_under: dict[str, str] = {}
+        for name, text in variables.items():
+            field = _FIELD_OF.get(name)
+            if field is None or not text.strip():
+                continue
+            if field in came_under and variables[came_under[field]].strip() != text.strip():
+                self.mistakes.append(f"{came_under[field]} and {name} are the same setting and must not differ")
+            came_under[field] = name
+            if not text.strip().isprintable():
+                self.mistakes.append(f"{name} must be one line of printable characters")
+                continue
+            self.values[field], self.names[field] = text, name
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read the process environment over `env_file`, and judge all of it.
+
+    An empty value is the same as none. Raises `SettingsError` with everything that is wrong.
+    """
+    given = _Given()
+    if env_file is not None:
+        given.take(_read_file(env_file, given))
+    # Capitals sort before small letters, so in reverse a name written as it should be comes last and wins.
+    environment = {name.upper(): text for name, text in sorted(os.environ.items(), reverse=True)}
+    given.take(environment)
+    given.remarks += (
+        f"{name} in the environment is not a setting and is ignored; did you mean {meant}?"
+        for name, meant in _typos(environment)
+    )
+    around = _look_around(environment, given)
+    settings, mistakes = _judge(given, around)
+    if settings is None or given.mistakes:
+        raise SettingsError([*given.mistakes, *mistakes])
+    return settings
+
+
+def _look_around(environment: Mapping[str, str], given: _Given) -> Surroundings:
+    """On Railway, other defaults: listen for its proxy, and keep the records where they survive."""
+    on_railway = any(environment.get(name) for name in ("RAILWAY_PROJECT_ID", "RAILWAY_ENVIRONMENT"))
+    volume = environment.get("RAILWAY_VOLUME_MOUNT_PATH", "") if on_railway else ""
+    if on_railway:
+        given.values.setdefault("host", "0.0.0.0")
+    if volume:
+        given.values.setdefault("log_dir", volume)
+    return Surroundings(on_railway=on_railway, volume=volume, remarks=tuple(given.remarks))
+
+
+def _judge(given: _Given, around: Surroundings) -> tuple[Settings | None, list[str]]:
+    """The settings, or everything that is wrong with them."""
+    values: dict[str, Any] = {"surroundings": around, **given.values}
+    try:
+        return Settings(**values), []
+    except ValidationError as exc:
+        wrong = {str(error["loc"][0]): error for error in exc.errors(include_input=False) if error["loc"]}
+        found = _contradictions(exc)
+    if wrong:
+        # A second look with the wrong ones set aside: do the others contradict each other?
+        try:
+            Settings(**{name: value for name, value in values.items() if name not in wrong})
+        except ValidationError as exc:
+            found = [one for one in _contradictions(exc) if wrong.keys().isdisjoint(one.fields)]
+    return None, [_told_wrong(given, *one) for one in wrong.items()] + [one.text for one in found]
+
+
+def _contradictions(exc: ValidationError) -> list[_Contradiction]:
+    causes = [error.get("ctx", {}).get("error") for error in exc.errors(include_input=False)]
+    return [found for cause in causes if isinstance(cause, _Contradictory) for found in cause.found]
+
+
+def _is_secret(field: str) -> bool:
+    return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def _told_wrong(given: _Given, field: str, error: Mapping[str, Any]) -> str:
+    name, cause = given.names.get(field, field.upper()), error.get("ctx", {}).get("error")
+    if _is_secret(field) or (isinstance(cause, _Wrong) and cause.hide_value):
+        return f"{name} {cause or error['msg']}"
+    seen = given.values[field].strip()
+    return f"{name} {cause or error['msg']}, was {seen[:80] + '…' if len(seen) > 80 else seen!r}"
+
+
+def _read_file(path: Path, given: _Given) -> dict[str, str]:
+    """The variables of a `.env` file. What cannot be read is a mistake: no limit may vanish with a slip of the pen."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read().decode("utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        given.mistakes.append(f"{path} cannot be read: {reason}")
+        return {}
+    if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
+        given.remarks.append(f"{path} can be read by other users of this machine: chmod 600 {path}")
+    variables = _parse(path, text, given)
+    given.mistakes += (f"{name} in {path} is not a setting; did you mean {meant}?" for name, meant in _typos(variables))
+    return variables
+
+
+def _parse(path: Path, text: str, given: _Given) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        line = f"line {binding.original.line} of {path}"
+        name = (binding.key or "").upper()
+        if binding.error or (binding.value is None and name in _FIELD_OF):
+            given.mistakes.append(f"{line} must be NAME=value or a comment beginning with #")
+        elif name in _FIELD_OF and name in variables and variables[name] != binding.value:
+            given.mistakes.append(f"{name} must be set only once, and {line} sets it again")
+        elif name:
+            variables[name] = binding.value or ""
+    return variables
+
+
+def _typos(variables: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Names that are none of ours, but nearly."""
+    for name in variables:
+        if name not in _FIELD_OF and (alike := get_close_matches(name, _FIELD_OF, 1, TYPO_LIKENESS)):
+            yield name, alike[0]

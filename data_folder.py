@@ -1,0 +1,68 @@
+"""LOG_DIR: made for its owner alone, used by one process at a time, with the secret that paper mode makes for itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+LOCK_NAME = "gatehouse.lock"
+SECRET_NAME = "webhook_secret"
+JOURNAL_NAME = "journal.db"
+
+
+class FolderError(Exception):
+    """The folder cannot be used; the text says why and what to do."""
+
+
+class DataFolder:
+    """Open means locked. The lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise FolderError(f"LOG_DIR {path} cannot be used: {exc.strerror}; choose a folder that can be written") from exc
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(self._lock_fd)
+            raise FolderError(
+                f"another instance is already running on LOG_DIR {path}: stop it first, or give this one its own LOG_DIR"
+            ) from exc
+
+    @property
+    def journal_path(self) -> Path:
+        """Raises FolderError when the journal is gone while its CSV files are still there.
+
+        Without it the program would not know what it already traded: duplicates would trade again.
+        """
+        journal = self.path / JOURNAL_NAME
+        leftovers = [name for name in ("signals.csv", "trades.csv") if (self.path / name).exists()]
+        if leftovers and not journal.exists():
+            raise FolderError(
+                f"{JOURNAL_NAME} is missing from {self.path} but {' and '.join(leftovers)} is there: restore the journal "
+                "from a backup, or move the CSV files away to start from nothing"
+            )
+        return journal
+
+    def own_secret(self) -> str:
+        """The webhook secret of an installation that was given none: made once, then always the same."""
+        path = self.path / SECRET_NAME
+        try:
+            return path.read_text("ascii").strip() or self._new_secret(path)
+        except FileNotFoundError:
+            return self._new_secret(path)
+
+    def _new_secret(self, path: Path) -> str:
+        secret = secrets.token_urlsafe(24)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+        return secret
+
+    def close(self) -> None:
+        os.close(self._lock_fd)

@@ -1,0 +1,227 @@
+"""The durable record. What is not in here did not happen; what is, survives kill -9 and power loss.
+
+SQLite in WAL mode with `synchronous=FULL`: a committed transaction is on the disk (https://sqlite.org/pragma.html).
+Append-only: events, and the CSV rows that they stand for, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from books import Decided, Event, OrderChanged, Switched
+from codec import from_text, to_text
+from csv_logger import signal_row, trade_row
+from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
+
+SIGNALS = "signals"
+TRADES = "trades"
+BATCH = 5_000
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, decision TEXT, alert_key TEXT, signal_id TEXT,
+    symbol TEXT, strategy TEXT, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS events_by_alert ON events (alert_key) WHERE alert_key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_by_signal ON events (signal_id);
+CREATE TABLE IF NOT EXISTS csv_rows (
+    file TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (file, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS probes (number INTEGER) STRICT;
+"""
+
+
+class JournalError(Exception):
+    """The record cannot be written or read; nothing may be decided until it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One order as /executions shows it, with the moment of its last change."""
+
+    order: Order
+    at: datetime
+
+
+class Journal:
+    """One file, one writer. Reads have a connection of their own and see what is committed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._writer = _connect(path)
+            self._prepare()
+            self._reader = _connect(path)
+            self._last = {file: self._count(file) for file in (SIGNALS, TRADES)}
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot open the journal {path.name}: {exc}") from exc
+        self._read_lock = threading.Lock()
+
+    def _prepare(self) -> None:
+        # The pragma answers with the mode that is in force; without reading it a failed switch goes unnoticed.
+        (mode,) = self._writer.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(f"cannot open the journal {self.path.name}: WAL mode refused, got {mode}")
+        self._writer.execute("PRAGMA synchronous=FULL")
+        (health,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
+        if health != "ok":
+            raise JournalError(f"the journal {self.path.name} is damaged ({health}): restore it from a backup")
+        self._writer.executescript(SCHEMA)
+        self.path.chmod(0o600)
+
+    def _count(self, file: str) -> int:
+        (last,) = self._writer.execute("SELECT COALESCE(MAX(number), 0) FROM csv_rows WHERE file = ?", (file,)).fetchone()
+        return int(last)
+
+    def append(self, events: Sequence[Event]) -> None:
+        """All of the events, or none. Raises JournalError; then nothing was recorded."""
+        last = dict(self._last)
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for event in events:
+                self._insert(event, last)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._roll_back()
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+        except BaseException:
+            self._roll_back()
+            raise
+        self._last = last
+
+    def probe(self) -> None:
+        """Writes nothing that counts. Raises JournalError while the disk does not take it."""
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute("INSERT INTO probes VALUES (1)")
+            self._writer.execute("DELETE FROM probes")
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._roll_back()
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def _insert(self, event: Event, last: dict[str, int]) -> None:
+        self._writer.execute(
+            "INSERT INTO events (at, kind, decision, alert_key, signal_id, symbol, strategy, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            _columns(event),
+        )
+        row = _csv_row(event)
+        if row:
+            file, line = row
+            last[file] += 1
+            self._writer.execute("INSERT INTO csv_rows VALUES (?, ?, ?)", (file, last[file], line))
+
+    def replay(self) -> Iterator[Event]:
+        """Every event that changes the books, in order. Refusals and duplicates change nothing and are left out."""
+        rows = self._writer.execute(
+            "SELECT kind, body FROM events WHERE kind != 'decided' OR decision = 'ACCEPTED' ORDER BY seq"
+        )
+        try:
+            for kind, body in rows:
+                yield _event(kind, body)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as exc:
+            raise JournalError(f"the journal {self.path.name} cannot be read: {exc!r}") from exc
+
+    def seen(self, alert_key: str) -> DecisionRecord | None:
+        """The last decision about the very same alert, duplicates apart."""
+        found = self._read(
+            "SELECT body FROM events WHERE alert_key = ? AND kind = 'decided' ORDER BY seq DESC LIMIT 1", (alert_key,)
+        )
+        return from_text(Decided, found[0][0]).record if found else None
+
+    def last_order(self, signal_id: str) -> Order | None:
+        """The order of a signal as it stands now."""
+        found = self._read(
+            "SELECT kind, body FROM events WHERE signal_id = ? AND (kind = 'order' OR decision = 'ACCEPTED')"
+            " ORDER BY seq DESC LIMIT 1",
+            (signal_id,),
+        )
+        if not found:
+            return None
+        event = _event(*found[0])
+        return event.order if isinstance(event, OrderChanged) else cast(Decided, event).record.order
+
+    def executions(
+        self, limit: int, symbol: str | None = None, strategy: str | None = None, since: datetime | None = None
+    ) -> list[Execution]:
+        """Orders, newest change first, each once with its newest state."""
+        found = self._read(
+            "SELECT body FROM events WHERE seq IN (SELECT MAX(seq) FROM events WHERE kind = 'order'"
+            " AND (?1 IS NULL OR symbol = ?1) AND (?2 IS NULL OR strategy = ?2) AND (?3 IS NULL OR at >= ?3)"
+            " GROUP BY signal_id) ORDER BY seq DESC LIMIT ?4",
+            (symbol, strategy, since.isoformat() if since else None, limit),
+        )
+        changes = (from_text(OrderChanged, body) for (body,) in found)
+        return [Execution(change.order, change.at) for change in changes]
+
+    def rows_after(self, file: str, number: int) -> list[tuple[int, str]]:
+        """CSV rows with a higher number, in order, at most a batch of them."""
+        return self._read(
+            "SELECT number, line FROM csv_rows WHERE file = ? AND number > ? ORDER BY number LIMIT ?",
+            (file, number, BATCH),
+        )
+
+    def last_number(self, file: str) -> int:
+        return self._last[file]
+
+    def _read(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        try:
+            with self._read_lock:
+                return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot read the journal: {exc}") from exc
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Used by several threads, one at a time: the writer under the engine's lock, the reader under its own.
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+def _columns(event: Event) -> tuple[str | None, ...]:
+    at, body = event.at.isoformat(), to_text(event)
+    if isinstance(event, Decided):
+        record = event.record
+        signal = record.signal
+        symbol, strategy = (signal.symbol, signal.strategy) if signal else (None, None)
+        key = record.key if record.decision in (Decision.ACCEPTED, Decision.REJECTED) else None
+        return at, "decided", record.decision.value, key, record.signal_id, symbol, strategy, body
+    if isinstance(event, OrderChanged):
+        order = event.order
+        return at, "order", None, None, order.signal_id, order.symbol, order.strategy, body
+    return at, "switched", None, None, None, None, None, body
+
+
+def _csv_row(event: Event) -> tuple[str, str] | None:
+    if isinstance(event, Decided):
+        return SIGNALS, signal_row(event.record)
+    if isinstance(event, OrderChanged) and _deserves_a_row(event.order):
+        return TRADES, trade_row(event.order, event.at)
+    return None
+
+
+def _deserves_a_row(order: Order) -> bool:
+    """That an order is about to leave is not news for the owner; that nobody knows what became of it is."""
+    return order.status not in UNSETTLED or order.status is OrderStatus.UNKNOWN
+
+
+def _event(kind: str, body: str) -> Event:
+    if kind == "decided":
+        return from_text(Decided, body)
+    if kind == "order":
+        return from_text(OrderChanged, body)
+    return from_text(Switched, body)

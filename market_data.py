@@ -1,0 +1,271 @@
+"""What is known of the outside before an alert comes: rules, balances, prices, and how old each of them is.
+
+A background task keeps it fresh, so that a decision need not wait for the exchange. What is too old is asked for
+once, and what cannot be had in time is left out: the checks then refuse by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from broker import Balance, Broker, BrokerError, UnknownSymbol
+from models import SymbolRules
+from sizing import View
+
+log = logging.getLogger("gatehouse.market")
+
+T = TypeVar("T")
+Run = Callable[..., Awaitable[Any]]  # runs a blocking call on a worker thread
+
+BALANCE_MAX_AGE = timedelta(seconds=5)
+PRICE_MAX_AGE = timedelta(seconds=5)
+RULES_MAX_AGE = timedelta(hours=1)
+# One account request (weight 20) every 3 s and one price (weight 2) per watched symbol every 5 s, of 6,000 a minute:
+# https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
+BALANCE_PAUSE_SECONDS = 3.0
+PRICE_PAUSE_SECONDS = 5.0
+CLOCK_PAUSE_SECONDS = 900.0
+FAILURE_PAUSE_SECONDS = (1.0, 2.0, 5.0, 10.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Dated(Generic[T]):
+    """A value and when it was asked for."""
+
+    value: T
+    asked_at: datetime
+
+
+@dataclass(slots=True)
+class _Known:
+    """All that is known of one broker. Only touched on the event loop."""
+
+    broker: Broker
+    balances: Dated[Mapping[str, Balance]] | None = None
+    rules: dict[str, Dated[SymbolRules]] = field(default_factory=dict)
+    prices: dict[str, Dated[Decimal]] = field(default_factory=dict)
+    asking: dict[object, asyncio.Task[None]] = field(default_factory=dict)
+    refresh: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: bool = False
+    problem: str = ""
+    failures: int = 0
+
+
+class MarketData:
+    """`run` runs a blocking call on a worker thread; `clock` tells the time in UTC."""
+
+    def __init__(self, brokers: Mapping[str, Broker], run: Run, clock: Callable[[], datetime]) -> None:
+        self._known = {name: _Known(broker) for name, broker in brokers.items()}
+        self._run = run
+        self._clock = clock
+
+    async def view(
+        self, broker: str, symbol: str, alert_price: Decimal | None, *, wants_price: bool, patience_seconds: float
+    ) -> View:
+        """What can be known of broker and symbol within `patience_seconds`."""
+        known = self._known.get(broker)
+        if known is None:
+            return View()
+        if known.broker.is_local:
+            return _local_view(known.broker, symbol, alert_price, self._clock())
+        missing = self._missing(known, symbol, wants_price)
+        errors: list[BrokerError] = []
+        if missing:
+            tasks = [self._ask_once(known, what, question) for what, question in missing]
+            done, late = await asyncio.wait(tasks, timeout=patience_seconds)
+            errors = [exc for task in done if isinstance(exc := task.exception(), BrokerError)]
+            if late:
+                errors.append(BrokerError(f"{broker} did not answer within {patience_seconds:g} s"))
+        return self._view(known, symbol, errors)
+
+    def refresh_soon(self, broker: str) -> None:
+        """An order changed the account: look again now."""
+        if broker in self._known:
+            self._known[broker].refresh.set()
+
+    def price(self, broker: str, symbol: str) -> Decimal | None:
+        """The last price seen, however old; for display, never for a decision."""
+        known = self._known.get(broker)
+        if known is None:
+            return None
+        if known.broker.is_local:
+            return _price_or_none(known.broker, symbol)
+        dated = known.prices.get(symbol)
+        return dated.value if dated else None
+
+    def balances(self, broker: str) -> Dated[Mapping[str, Balance]] | None:
+        """The last balances seen, however old; for display."""
+        known = self._known[broker]
+        if known.broker.is_local:
+            return Dated(known.broker.balances(), self._clock())
+        return known.balances
+
+    def state(self) -> dict[str, dict[str, object]]:
+        """Per broker: connected, what is wrong, and the age of what is known, in seconds."""
+        now = self._clock()
+        return {name: _state(known, now) for name, known in self._known.items()}
+
+    def tasks(self, held: Callable[[str], Iterable[str]]) -> list[Coroutine[Any, Any, None]]:
+        """The endless background work; `held(broker)` names the symbols whose price is watched."""
+        remote = [known for known in self._known.values() if not known.broker.is_local]
+        return [self._keep_account(known) for known in remote] + [self._keep_prices(known, held) for known in remote]
+
+    async def connect(self, broker: str) -> None:
+        """Raises BrokerError."""
+        known = self._known[broker]
+        await self._run(known.broker.connect)
+        known.connected, known.problem, known.failures = True, "", 0
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def _missing(
+        self, known: _Known, symbol: str, wants_price: bool
+    ) -> list[tuple[object, Callable[[], Awaitable[None]]]]:
+        now = self._clock()
+        missing: list[tuple[object, Callable[[], Awaitable[None]]]] = []
+        if symbol not in known.rules:
+            missing.append((("rules", symbol), partial(self._ask_rules, known, symbol)))
+        if _is_stale(known.balances, now, BALANCE_MAX_AGE):
+            missing.append(("balances", partial(self._ask_balances, known)))
+        if wants_price and _is_stale(known.prices.get(symbol), now, PRICE_MAX_AGE):
+            missing.append((("price", symbol), partial(self._ask_price, known, symbol)))
+        return missing
+
+    def _ask_once(self, known: _Known, what: object, question: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Twenty alerts at once ask the exchange one question, not twenty."""
+        task = known.asking.get(what)
+        if task is None or task.done():
+            task = asyncio.ensure_future(_as_coroutine(question()))
+            # Somebody may stop waiting before the answer comes; then nobody else reads the exception.
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            known.asking[what] = task
+        return task
+
+    async def _ask_rules(self, known: _Known, symbol: str) -> None:
+        asked_at = self._clock()
+        known.rules[symbol] = Dated(await self._run(known.broker.symbol_rules, symbol), asked_at)
+
+    async def _ask_balances(self, known: _Known) -> None:
+        asked_at = self._clock()
+        known.balances = Dated(await self._run(known.broker.balances), asked_at)
+
+    async def _ask_price(self, known: _Known, symbol: str) -> None:
+        asked_at = self._clock()
+        known.prices[symbol] = Dated(await self._run(known.broker.current_price, symbol), asked_at)
+
+    def _view(self, known: _Known, symbol: str, errors: list[BrokerError]) -> View:
+        now = self._clock()
+        rules, price = known.rules.get(symbol), known.prices.get(symbol)
+        balances = None if _is_stale(known.balances, now, BALANCE_MAX_AGE) else known.balances
+        base = quote = None
+        if rules is not None and balances is not None:
+            base = balances.value.get(rules.value.base_asset, Balance()).free
+            quote = balances.value.get(rules.value.quote_asset, Balance()).free
+        return View(
+            rules=rules.value if rules else None,
+            price=None if price is None or _is_stale(price, now, PRICE_MAX_AGE) else price.value,
+            free_quote=quote,
+            free_base=base,
+            balance_asked_at=balances.asked_at if balances else None,
+            unknown_symbol=any(isinstance(error, UnknownSymbol) for error in errors),
+            problem="; ".join(dict.fromkeys(str(error) for error in errors)),
+        )
+
+    # --- keeping fresh --------------------------------------------------------------------------------------------
+
+    async def _keep_account(self, known: _Known) -> None:
+        clock_checked = -CLOCK_PAUSE_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            known.refresh.clear()
+            try:
+                if not known.connected or loop.time() - clock_checked > CLOCK_PAUSE_SECONDS:
+                    await self.connect(known.broker.name)
+                    clock_checked = loop.time()
+                await self._ask_once(known, "balances", partial(self._ask_balances, known))
+                await self._renew_rules(known)
+                known.problem, known.failures = "", 0
+            except BrokerError as exc:
+                self._failed(known, exc)
+            pause = FAILURE_PAUSE_SECONDS[min(known.failures, 5) - 1] if known.failures else BALANCE_PAUSE_SECONDS
+            await _first_of(known.refresh, pause)
+
+    def _failed(self, known: _Known, exc: BrokerError) -> None:
+        known.failures += 1
+        if str(exc) != known.problem:
+            log.warning("%s: %s", known.broker.name, exc)
+        known.problem = str(exc)
+
+    async def _renew_rules(self, known: _Known) -> None:
+        now = self._clock()
+        for symbol in [s for s, rules in known.rules.items() if _is_stale(rules, now, RULES_MAX_AGE)]:
+            await self._ask_rules(known, symbol)
+
+    async def _keep_prices(self, known: _Known, held: Callable[[str], Iterable[str]]) -> None:
+        while True:
+            for symbol in list(held(known.broker.name)):
+                try:
+                    await self._ask_once(known, ("price", symbol), partial(self._ask_price, known, symbol))
+                except BrokerError as exc:
+                    log.debug("%s: no price of %s: %s", known.broker.name, symbol, exc)
+            await asyncio.sleep(PRICE_PAUSE_SECONDS)
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+async def _first_of(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
+
+
+def _is_stale(dated: Dated[Any] | None, now: datetime, max_age: timedelta) -> bool:
+    return dated is None or now - dated.asked_at > max_age
+
+
+def _local_view(broker: Broker, symbol: str, alert_price: Decimal | None, now: datetime) -> View:
+    try:
+        rules = broker.symbol_rules(symbol)
+    except UnknownSymbol as exc:
+        return View(unknown_symbol=True, problem=str(exc))
+    balances = broker.balances()
+    price, problem = alert_price or _price_or_none(broker, symbol), ""
+    if price is None:
+        problem = f'no price of {symbol} is known: put "price": {{{{close}}}} into the alert message'
+    return View(
+        rules=rules,
+        price=price,
+        free_quote=balances.get(rules.quote_asset, Balance()).free,
+        free_base=balances.get(rules.base_asset, Balance()).free,
+        balance_asked_at=now,
+        price_is_needed=True,
+        problem=problem,
+    )
+
+
+def _price_or_none(broker: Broker, symbol: str) -> Decimal | None:
+    try:
+        return broker.current_price(symbol)
+    except BrokerError:
+        return None
+
+
+def _state(known: _Known, now: datetime) -> dict[str, object]:
+    age = None if known.balances is None else (now - known.balances.asked_at).total_seconds()
+    return {
+        "connected": known.connected or known.broker.is_local,
+        "problem": known.problem,
+        "balance_age_seconds": 0 if known.broker.is_local else age,
+        "rules": len(known.rules),
+        "prices": {symbol: (now - dated.asked_at).total_seconds() for symbol, dated in known.prices.items()},
+    }

@@ -1,0 +1,288 @@
+"""The words of the trade: signals, orders, fills, decisions. Values only; imports nothing of ours.
+
+Money and quantities are `Decimal` made from text, times are aware UTC datetimes, nothing here changes once made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+ZERO = Decimal(0)
+
+
+class Action(StrEnum):
+    """What the alert asks for. TARGET (hold exactly this position) and CANCEL are understood, but not yet acted on."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+    CLOSE = "CLOSE"
+    CANCEL = "CANCEL"
+    TARGET = "TARGET"
+
+
+class Side(StrEnum):
+    """The side of an order at the exchange."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+
+
+class Market(StrEnum):
+    SPOT = "spot"
+    FUTURES = "futures"
+
+
+class OrderType(StrEnum):
+    MARKET = "MARKET"
+    LIMIT = "LIMIT"
+    STOP = "STOP"
+    STOP_LIMIT = "STOP_LIMIT"
+    TRAILING_STOP = "TRAILING_STOP"
+
+
+class Decision(StrEnum):
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    DUPLICATE = "DUPLICATE"
+    INVALID = "INVALID"
+
+
+class OrderStatus(StrEnum):
+    """INTENT: on the record, must not leave yet. SENT: on the record, may have left from here on."""
+
+    INTENT = "INTENT"
+    SENT = "SENT"
+    UNKNOWN = "UNKNOWN"
+    NEW = "NEW"
+    PARTIALLY_FILLED = "PARTIALLY_FILLED"
+    FILLED = "FILLED"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    NOT_PLACED = "NOT_PLACED"
+
+
+_S = OrderStatus
+ENDINGS = frozenset({_S.FILLED, _S.CANCELED, _S.EXPIRED, _S.REJECTED, _S.NOT_PLACED})
+RESTING = frozenset({_S.NEW, _S.PARTIALLY_FILLED})
+UNSETTLED = frozenset({_S.INTENT, _S.SENT, _S.UNKNOWN})
+
+# Which change of an order's status may happen; anything else is a bug or a lie and is refused by the engine.
+# A partly filled order may be reported again with more executed, so PARTIALLY_FILLED follows itself.
+LEGAL_CHANGES: Mapping[OrderStatus, frozenset[OrderStatus]] = {
+    _S.INTENT: frozenset({_S.SENT, _S.NOT_PLACED}),
+    _S.SENT: frozenset({_S.UNKNOWN}) | RESTING | ENDINGS,
+    _S.UNKNOWN: RESTING | ENDINGS,
+    _S.NEW: frozenset({_S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELED, _S.EXPIRED, _S.REJECTED}),
+    _S.PARTIALLY_FILLED: frozenset({_S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELED, _S.EXPIRED}),
+    _S.FILLED: frozenset(),
+    _S.CANCELED: frozenset(),
+    _S.EXPIRED: frozenset(),
+    _S.REJECTED: frozenset(),
+    # The order was looked for until its absence was proven. Should it turn up all the same, the truth wins.
+    _S.NOT_PLACED: RESTING | ENDINGS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One alert, understood. `None` means that the alert did not say.
+
+    Sizes: `quantity` in base units (coins, shares, contracts), `amount` in quote currency (`amount_is_margin`: the
+    margin of a leveraged position), `percent` 0-100 of what `percent_of` names (balance, position, risk).
+    `price` is the limit price of a LIMIT order, else a reference. `position_size` is a signed target.
+    """
+
+    action: Action
+    symbol: str
+    intent: str | None = None  # open_long, close_short, reverse_long, close, reduce, set_position, cancel ...
+    broker: str | None = None
+    market: Market | None = None
+    type: OrderType = OrderType.MARKET
+    quantity: Decimal | None = None
+    quantity_unit: str | None = None  # as the alert means it: base, quote, contracts, shares, percent_of_equity ...
+    amount: Decimal | None = None
+    amount_is_margin: bool = False
+    percent: Decimal | None = None
+    percent_of: str | None = None
+    price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str | None = None
+    confidence: Decimal | None = None
+    strategy: str | None = None
+    timeframe: str | None = None
+    leverage: Decimal | None = None
+    reduce_only: bool = False
+    reverse: bool = False
+    market_position: str | None = None
+    prev_market_position: str | None = None
+    position_size: Decimal | None = None
+    stop_loss: Decimal | None = None
+    stop_loss_percent: Decimal | None = None
+    stop_loss_offset: Decimal | None = None
+    take_profits: tuple[Decimal, ...] = ()
+    take_profit_percent: Decimal | None = None
+    take_profit_offset: Decimal | None = None
+    trailing_percent: Decimal | None = None
+    fired_at: datetime | None = None  # the alert's firing time: judged for freshness
+    max_age_seconds: Decimal | None = None  # the alert's own limit, in place of MAX_SIGNAL_AGE_SECONDS
+    bar_time: str | None = None  # recorded as written, never judged
+    exchange: str | None = None  # where the chart comes from; it never routes
+    account: str | None = None
+    product: str | None = None
+    order_id: str | None = None
+    comment: str | None = None
+
+    @property
+    def goes_flat(self) -> bool:
+        """The alert's stated target is to hold nothing."""
+        return self.action is Action.CLOSE or self.market_position == "flat" or self.position_size == ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolRules:
+    """What the exchange demands of an order. Steps and limits in base units, notionals in quote currency; 0 = no rule."""
+
+    symbol: str
+    base_asset: str
+    quote_asset: str
+    quantity_step: Decimal
+    min_quantity: Decimal
+    max_quantity: Decimal = ZERO
+    market_quantity_step: Decimal = ZERO
+    market_min_quantity: Decimal = ZERO
+    market_max_quantity: Decimal = ZERO
+    price_tick: Decimal = ZERO
+    min_price: Decimal = ZERO
+    max_price: Decimal = ZERO
+    min_notional: Decimal = ZERO
+    max_notional: Decimal = ZERO
+    min_notional_applies_to_market: bool = True
+    max_notional_applies_to_market: bool = False
+    quote_amount_allowed: bool = True  # MARKET orders may name the quote amount (quoteOrderQty)
+    order_types: frozenset[str] = frozenset({"MARKET", "LIMIT"})
+    trading: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    asset: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order's whole story so far; the next chapter is a new value.
+
+    Exactly one of `quantity` (base units) and `amount` (quote currency, MARKET only) sizes it, except an exit that
+    waits (status INTENT): it learns its quantity when it may leave. Executed numbers are the exchange's own totals.
+    """
+
+    client_order_id: str
+    signal_id: str
+    broker: str
+    market: Market
+    symbol: str
+    side: Side
+    type: OrderType
+    is_entry: bool
+    rules: SymbolRules
+    received_at: datetime
+    created_at: datetime
+    quantity: Decimal | None = None
+    amount: Decimal | None = None
+    price: Decimal | None = None  # limit price
+    reference_price: Decimal | None = None  # what the alert or the market said when it was decided
+    time_in_force: str | None = None
+    strategy: str = ""
+    status: OrderStatus = OrderStatus.SENT
+    reserved_quote: Decimal = ZERO
+    reserved_base: Decimal = ZERO
+    exits_all: bool = False  # sells everything held: resting orders of the symbol are cancelled first
+    percent_of_position: Decimal | None = None  # of an exit that waits
+    attempt: int = 1
+    sent_at: datetime | None = None
+    settled_at: datetime | None = None
+    exchange_order_id: str = ""
+    executed_quantity: Decimal = ZERO
+    executed_quote: Decimal = ZERO
+    fees: tuple[Fee, ...] = ()
+    realized_pnl: Decimal | None = None  # in quote currency, of exits, after fees
+    never_left: bool = False  # certainly not sent: the alert's key is given back
+    note: str = ""
+
+    @property
+    def average_price(self) -> Decimal | None:
+        return self.executed_quote / self.executed_quantity if self.executed_quantity else None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDINGS
+
+    def fee_in(self, asset: str) -> Decimal:
+        return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a broker says of an order: its own totals, never a guess of ours."""
+
+    status: OrderStatus
+    exchange_order_id: str = ""
+    executed_quantity: Decimal = ZERO
+    executed_quote: Decimal = ZERO
+    fees: tuple[Fee, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One check's answer. `reason` carries the numbers whether it passed or not."""
+
+    check: str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What was decided about one alert: one row of signals.csv."""
+
+    signal_id: str
+    key: str
+    decided_at: datetime
+    received_at: datetime
+    decision: Decision
+    check: str
+    reason: str
+    signal: Signal | None
+    broker: str
+    order: Order | None = None
+    duplicate_of: str = ""
+
+    @property
+    def latency_ms(self) -> int:
+        return max(0, round((self.decided_at - self.received_at).total_seconds() * 1000))
+
+
+def round_down(value: Decimal, step: Decimal) -> Decimal:
+    """The largest multiple of `step` that is not above `value`; a step of 0 means no grid."""
+    if step <= 0:
+        return value
+    return value // step * step
+
+
+def is_on_grid(value: Decimal, step: Decimal) -> bool:
+    return step <= 0 or value % step == 0
+
+
+def plain(value: Decimal) -> str:
+    """Decimal text without exponent and without trailing zeros: what exchanges, spreadsheets and people read."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text

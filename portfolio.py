@@ -1,0 +1,127 @@
+"""Positions, average cost and realised P&L: pure arithmetic from fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from models import ZERO, Fee, Side, SymbolRules
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What this program bought of one symbol and still holds.
+
+    `quantity` in base units, net of fees taken in the base asset. `cost` in quote currency: what it cost, fees
+    included. `lots` are the remaining quantities of the entries, oldest first: the "open trades" of the limits.
+    """
+
+    broker: str
+    symbol: str
+    rules: SymbolRules
+    quantity: Decimal = ZERO
+    cost: Decimal = ZERO
+    lots: tuple[Decimal, ...] = ()
+    realized_pnl: Decimal = ZERO
+    last_price: Decimal | None = None
+
+    @property
+    def average_cost(self) -> Decimal | None:
+        """Quote currency per base unit, entry fees included."""
+        return self.cost / self.quantity if self.quantity else None
+
+    @property
+    def is_open(self) -> bool:
+        """More is held than dust.
+
+        Dust is what the exchange would not let anybody sell: below its smallest quantity or clearly below its
+        smallest notional. Judged by cost, so that a falling price alone never closes a position in the books, and
+        by half of the limit, because rounding and fees take a sliver of even the smallest entry.
+        """
+        if self.quantity <= 0 or self.quantity < self._smallest:
+            return False
+        return self.cost * 2 >= self.rules.min_notional
+
+    @property
+    def _smallest(self) -> Decimal:
+        return max(self.rules.min_quantity, self.rules.quantity_step)
+
+    @property
+    def open_trades(self) -> int:
+        """Entries not yet sold again: each one counts against MAX_OPEN_TRADES."""
+        if not self.is_open:
+            return 0
+        return max(1, sum(1 for lot in self.lots if lot >= self._smallest))
+
+    def unrealized_pnl(self, price: Decimal) -> Decimal:
+        return self.quantity * price - self.cost
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One order's newly executed part: totals of that part, in base units and quote currency."""
+
+    side: Side
+    quantity: Decimal
+    quote: Decimal
+    fees: tuple[Fee, ...] = ()
+    opens_lot: bool = True  # False when the order already has a lot (a further part of the same order)
+
+    def fee_in(self, asset: str) -> Decimal:
+        return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
+
+
+def after_trade(position: Position, trade: Trade) -> tuple[Position, Decimal | None]:
+    """The position after a trade, and what the trade realised (None for a buy), both in quote currency."""
+    if trade.side is Side.BUY:
+        return _after_buy(position, trade), None
+    return _after_sell(position, trade)
+
+
+def _after_buy(position: Position, trade: Trade) -> Position:
+    # A fee in the base asset shrinks what arrived; what was paid stays the same, so the average cost carries it.
+    received = trade.quantity - trade.fee_in(position.rules.base_asset)
+    kept = position if position.is_open else replace(position, lots=())
+    lots = (*kept.lots, received) if trade.opens_lot or not kept.lots else (*kept.lots[:-1], kept.lots[-1] + received)
+    return replace(
+        kept,
+        quantity=position.quantity + received,
+        cost=position.cost + trade.quote + trade.fee_in(position.rules.quote_asset),
+        lots=lots,
+        last_price=_price(trade) or position.last_price,
+    )
+
+
+def _after_sell(position: Position, trade: Trade) -> tuple[Position, Decimal]:
+    """Average-cost method. What was sold beyond the position was the owner's own and earns nothing here."""
+    gone = trade.quantity + trade.fee_in(position.rules.base_asset)
+    ours = min(gone, position.quantity)
+    cost_of_ours = position.cost * ours / position.quantity if position.quantity else ZERO
+    proceeds = trade.quote - trade.fee_in(position.rules.quote_asset)
+    proceeds_of_ours = proceeds * ours / gone if gone else ZERO
+    realized = proceeds_of_ours - cost_of_ours
+    quantity = position.quantity - ours
+    sold = replace(
+        position,
+        quantity=quantity,
+        cost=position.cost - cost_of_ours if quantity else ZERO,
+        lots=_without_oldest(position.lots, ours) if quantity else (),
+        realized_pnl=position.realized_pnl + realized,
+        last_price=_price(trade) or position.last_price,
+    )
+    return sold, realized
+
+
+def _without_oldest(lots: tuple[Decimal, ...], sold: Decimal) -> tuple[Decimal, ...]:
+    """First in, first out."""
+    remaining: list[Decimal] = []
+    for lot in lots:
+        taken = min(lot, sold)
+        sold -= taken
+        if lot > taken:
+            remaining.append(lot - taken)
+    return tuple(remaining)
+
+
+def _price(trade: Trade) -> Decimal | None:
+    return trade.quote / trade.quantity if trade.quantity else None

@@ -1,0 +1,177 @@
+"""How much: from what the alert wants, what is held and what the exchange allows to the size of one order. Pure.
+
+Sizes are rounded down to the exchange's step, never up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+
+from models import ZERO, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
+
+# Binance carries base and quote amounts to 8 decimals (baseAssetPrecision, quoteAssetPrecision):
+# https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints#exchange-information
+MAX_DECIMALS = 8
+QUOTE_STEP = Decimal("0.00000001")
+HUNDRED = Decimal(100)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of the broker and the symbol at the moment of a decision; `None` = not known, or too old to use.
+
+    `price` in quote currency; `free_quote` and `free_base` as the account shows them, asked for at
+    `balance_asked_at`. `problem` says why something is not known.
+    """
+
+    rules: SymbolRules | None = None
+    price: Decimal | None = None
+    free_quote: Decimal | None = None
+    free_base: Decimal | None = None
+    balance_asked_at: datetime | None = None
+    unknown_symbol: bool = False
+    price_is_needed: bool = False  # the broker has no market of its own to fill a market order from
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An order's size: exactly one of `quantity` (base units) and `amount` (quote currency) for orders that may leave.
+
+    `notional` is in quote currency and None when no price is known.
+    """
+
+    quantity: Decimal | None = None
+    amount: Decimal | None = None
+    limit_price: Decimal | None = None
+    notional: Decimal | None = None
+    everything: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.quantity is not None:
+            return plain(self.quantity)
+        return f"{plain(self.amount)} in quote currency" if self.amount is not None else "everything held"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an alert asks for; all None: no size of its own. Percent 0-100, of the free balance or of the position."""
+
+    quantity: Decimal | None = None
+    amount: Decimal | None = None
+    percent: Decimal | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self.quantity is None and self.amount is None and self.percent in (None, HUNDRED)
+
+
+def entry_wish(signal: Signal, allocation_percent: Decimal | None, trade_amount: Decimal) -> Wish:
+    """The first size that is there: the alert's, the allocation of the free balance, the fixed amount."""
+    wish = _of_signal(signal)
+    if wish.quantity is not None and signal.prev_market_position == "short" and signal.position_size is not None:
+        # The order of a reversal closes the short and opens the long in one go; the target is what the long should be.
+        return Wish(quantity=abs(signal.position_size))
+    if wish != Wish():
+        return wish
+    if allocation_percent is not None:
+        return Wish(percent=allocation_percent)
+    return Wish(amount=trade_amount)
+
+
+def exit_wish(signal: Signal) -> Wish:
+    """An exit that goes flat sells everything, whatever quantity the strategy's simulation names."""
+    return Wish() if signal.goes_flat and signal.percent is None else _of_signal(signal)
+
+
+def waiting_wish(order: Order) -> Wish:
+    """What an exit wanted that had to wait."""
+    return Wish(order.quantity, order.amount, order.percent_of_position)
+
+
+def _of_signal(signal: Signal) -> Wish:
+    if signal.quantity is not None:
+        return Wish(quantity=signal.quantity)
+    if signal.amount is not None:
+        return Wish(amount=signal.amount)
+    return Wish(percent=signal.percent)
+
+
+def entry_size(wish: Wish, signal: Signal, rules: SymbolRules, price: Decimal | None, available: Decimal | None) -> Size:
+    """The order's size. `available`: free quote currency. Without a price or a balance the notional stays None."""
+    limit_price = on_tick(signal.price, Side.BUY, rules) if signal.type is OrderType.LIMIT else None
+    price = limit_price or price
+    if wish.quantity is not None:
+        quantity = round_down(wish.quantity, quantity_step(rules, signal.type))
+        notional = quantity * price if price is not None else None
+        return Size(quantity=quantity, limit_price=limit_price, notional=notional)
+    amount = _quote_amount(wish, available)
+    if amount is None:
+        return Size(limit_price=limit_price)
+    if limit_price is None and rules.quote_amount_allowed:
+        return Size(amount=amount, notional=amount)
+    if price is None:
+        return Size(limit_price=limit_price)
+    quantity = round_down(amount / price, quantity_step(rules, signal.type))
+    return Size(quantity=quantity, limit_price=limit_price, notional=quantity * price)
+
+
+def _quote_amount(wish: Wish, available: Decimal | None) -> Decimal | None:
+    if wish.amount is not None:
+        return round_down(wish.amount, QUOTE_STEP)
+    if wish.percent is None or available is None:
+        return None
+    return round_down(available * wish.percent / HUNDRED, QUOTE_STEP)
+
+
+def exit_size(
+    wish: Wish, rules: SymbolRules, sellable: Decimal, price: Decimal | None, type_: OrderType, limit: Decimal | None
+) -> Size:
+    """The size of a sell. Only a stated quantity may reach beyond `sellable` (base units this program holds)."""
+    limit_price = on_tick(limit, Side.SELL, rules) if type_ is OrderType.LIMIT else None
+    price = limit_price or price
+    wanted = _exit_quantity(wish, sellable, price)
+    largest = rules.market_max_quantity if type_ is OrderType.MARKET else ZERO
+    largest = largest or rules.max_quantity
+    # An exit never fails for being too large: the largest order that the exchange takes leaves at once.
+    capped = min(wanted, largest) if largest else wanted
+    quantity = round_down(capped, quantity_step(rules, type_))
+    notional = quantity * price if price is not None else None
+    return Size(quantity=quantity, limit_price=limit_price, notional=notional, everything=wish.is_everything)
+
+
+def _exit_quantity(wish: Wish, sellable: Decimal, price: Decimal | None) -> Decimal:
+    if wish.quantity is not None:
+        return wish.quantity
+    if wish.amount is not None:
+        return min(sellable, wish.amount / price) if price else ZERO
+    return sellable * (HUNDRED if wish.percent is None else wish.percent) / HUNDRED
+
+
+def quantity_step(rules: SymbolRules, type_: OrderType) -> Decimal:
+    """LOT_SIZE holds for every order, MARKET_LOT_SIZE for market orders besides; a step of 0 is no rule.
+
+    https://developers.binance.com/docs/binance-spot-api-docs/filters#lot_size
+    """
+    return max(rules.quantity_step, rules.market_quantity_step) if type_ is OrderType.MARKET else rules.quantity_step
+
+
+def smallest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:
+    return max(rules.min_quantity, rules.market_min_quantity) if type_ is OrderType.MARKET else rules.min_quantity
+
+
+def on_tick(price: Decimal | None, side: Side, rules: SymbolRules) -> Decimal | None:
+    """The nearest price on the grid that is not worse for the owner: lower to buy, higher to sell."""
+    if price is None or rules.price_tick <= 0:
+        return price
+    if side is Side.BUY:
+        return round_down(price, rules.price_tick)
+    return (price / rules.price_tick).to_integral_value(rounding=ROUND_CEILING) * rules.price_tick
+
+
+def decimals(value: Decimal) -> int:
+    exponent = value.normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0

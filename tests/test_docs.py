@@ -1,0 +1,110 @@
+"""The words about the settings agree with the settings: `.env.example` and `docs/settings.md` against `config.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings, load_settings
+from models import plain
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = (ROOT / ".env.example").read_text()
+TABLE = (ROOT / "docs" / "settings.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def default_of(name: str) -> str:
+    value = Settings.model_fields[name.lower()].default
+    if value is None or value == ():
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return plain(value) if isinstance(value, Decimal) else str(value)
+
+
+DEFAULTS = {name: default_of(name) for name in SETTING_NAMES}
+MEANINGS = {field.upper(): Settings.model_fields[field].description for field in SETTING_FIELDS}
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+
+
+def test_every_setting_is_explained_in_one_sentence() -> None:
+    for name, meaning in MEANINGS.items():
+        assert meaning, name
+        assert meaning.endswith("."), name
+        assert "|" not in meaning, name
+
+
+def test_every_other_name_of_a_setting_is_told_where_it_is_explained() -> None:
+    for name, aliases in ALIASES.items():
+        assert all(alias in (MEANINGS[name] or "") for alias in aliases)
+
+
+def test_the_table_has_every_setting_once_with_its_default_and_its_meaning() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`|empty) \| (.*) \|$", TABLE, re.MULTILINE)
+    assert len(rows) == len(SETTING_NAMES)
+    assert {name: default for name, default, _ in rows} == DEFAULTS
+    assert {name: meaning for name, _, meaning in rows} == MEANINGS
+
+
+def test_the_table_has_no_row_that_the_test_overlooks() -> None:
+    rows = [line for line in TABLE.splitlines() if line.startswith("|")]
+    headings = [line for line in rows if line in ("| Name | Default | Meaning |", "|---|---|---|")]
+    assert len(rows) - len(headings) == len(SETTING_NAMES)
+
+
+def test_the_example_has_every_setting_once_with_its_meaning_and_its_default() -> None:
+    shown = re.findall(r"^# (.*)\n# ([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
+    assert len(shown) == len(SETTING_NAMES)
+    assert {name: default for _, name, default in shown} == DEFAULTS
+    assert {name: meaning for meaning, name, _ in shown} == MEANINGS
+    assert len(re.findall(r"^#? ?\w+=", EXAMPLE, re.MULTILINE)) == len(SETTING_NAMES)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("uncommented", [False, True])
+def test_the_example_is_a_good_env_file_that_changes_nothing(tmp_path: Path, uncommented: bool) -> None:
+    text = re.sub(r"^# ([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE) if uncommented else EXAMPLE
+    path = tmp_path / ".env"
+    path.write_text(text)
+    path.chmod(0o600)
+    assert load_settings(path) == Settings()
+    assert load_settings(path).warnings == ()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_name_only_settings_that_there_are(page: Path) -> None:
+    mentioned = set(re.findall(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b(?==|`)", page.read_text()))
+    known = {*SETTING_NAMES, *(alias for aliases in ALIASES.values() for alias in aliases), "ON_FAILURE"}
+    assert {name for name in mentioned - known if not name.startswith(("RAILWAY_", "RAILPACK_"))} <= {"BINANCE_REAL"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_link_only_to_pages_that_there_are(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_railway_runs_one_daemon_that_never_sleeps_and_has_time_to_stop() -> None:
+    deploy = json.loads((ROOT / "railway.json").read_text())["deploy"]
+    assert deploy["startCommand"] == (ROOT / "Procfile").read_text().removeprefix("web: ").strip()
+    assert deploy["healthcheckPath"] == "/health"
+    assert (deploy["numReplicas"], deploy["sleepApplication"], deploy["overlapSeconds"]) == (1, False, 0)
+    assert deploy["drainingSeconds"] >= 10
+
+
+def test_every_requirement_is_pinned_exactly() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+        loose = [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9.]*|-r requirements\.txt", line)]
+        assert loose == []

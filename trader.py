@@ -1,0 +1,526 @@
+"""One alert's way through the chain, the life of its order, and recovery at start.
+
+Runs on the event loop; everything that blocks (disk, exchange) runs on worker threads. The sender's patience and the
+order's life are two things: a reply may say "pending" while the order is seen through to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from broker import Broker, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from csv_logger import CsvFile
+from journal import JournalError
+from market_data import MarketData
+from models import (
+    RESTING,
+    Action,
+    DecisionRecord,
+    Execution,
+    Order,
+    OrderStatus,
+    OrderType,
+    Signal,
+    plain,
+)
+from paper_client import PaperClient
+from risk import Alert, Preview, RiskEngine, new_id
+from sizing import View
+
+log = logging.getLogger("gatehouse.trader")
+
+T = TypeVar("T")
+Clock = Callable[[], datetime]
+
+THREADS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long is waited for what, in seconds."""
+
+    view: float = 1.0  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
+    resend: float = 1.5  # an order that certainly never left may be sent again for so long
+    order: float = 12.0  # total, for one order's reply; Binance itself answers within 10
+    ask: float = 12.0  # total, for one look-up
+    first_look: float = 0.2  # before the first look-up of an unknown order, and growing from there
+    longest_look: float = 2.0
+    follow: float = 2.0  # between two look-ups of a resting order
+    turn: float = 0.05  # between two looks whether a waiting exit may go
+    disk: float = 1.0  # before an outcome that could not be written is written again
+    slack: float = 5.0  # a recovered order may have left so much later than its record says
+    late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
+
+
+NOT_FOUND_IN_A_ROW = 3
+
+
+class Claim:
+    """First come, only served: of two that want the same thing, exactly one gets it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        return self._lock.acquire(blocking=False)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What the sender waits for. `told` is done when there is an outcome worth a reply."""
+
+    claim: Claim = field(default_factory=Claim)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    record: DecisionRecord | None = None
+    order: Order | None = None
+    problem: str = ""
+
+    def tell(self, order: Order | None) -> None:
+        self.order = order
+        self.told.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender is told. Without a record nothing was decided, and `problem` says why."""
+
+    record: DecisionRecord | None
+    order: Order | None
+    problem: str = ""
+    pending: bool = False
+
+
+class Trader:
+    """Wires engine, brokers and records into the chain. All public coroutines run on one event loop."""
+
+    def __init__(
+        self,
+        engine: RiskEngine,
+        brokers: Mapping[str, Broker],
+        signals_csv: CsvFile,
+        trades_csv: CsvFile,
+        clock: Clock,
+        patience: Patience | None = None,
+    ) -> None:
+        self.engine = engine
+        self.brokers = brokers
+        self.patience = patience or Patience()
+        self.ready = asyncio.Event()
+        self.stopping = False
+        self.journal_problem = ""
+        self.drift: list[dict[str, str]] = []
+        self._signals_csv = signals_csv
+        self._trades_csv = trades_csv
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gatehouse")
+        self.market = MarketData(brokers, self._ask, clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lives: set[asyncio.Task[None]] = set()
+
+    # --- alerts ---------------------------------------------------------------------------------------------------
+
+    async def handle(self, alert: Alert, budget_seconds: float) -> Answer:
+        """The chain, for one alert. Answers within the budget; what is under way by then goes on alone."""
+        if self.stopping:
+            return Answer(None, None, problem="stopping; send it again")
+        ticket = Ticket()
+        self._spawn(self._life(alert, ticket), self._lives)
+        try:
+            await asyncio.wait_for(ticket.told.wait(), budget_seconds)
+        except TimeoutError:
+            # Taking the claim keeps the decision from being made once the sender was told that it was not.
+            if ticket.record is None and ticket.claim.take():
+                return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
+            return Answer(ticket.record, ticket.order, pending=True)
+        return Answer(ticket.record, ticket.order, problem=ticket.problem)
+
+    async def dry_run(self, alert: Alert) -> Preview:
+        view = await self._view_for(alert)
+        return self.engine.preview(alert, view, self._clock())
+
+    async def refuse_invalid(self, key: str, reason: str, field_name: str, received_at: datetime) -> DecisionRecord:
+        """Puts a bad alert on the record. Raises JournalError."""
+        return await self._on_thread(self._record_invalid, key, reason, field_name, received_at)
+
+    async def switch(self, paused: bool) -> None:
+        """Raises JournalError."""
+        await self._on_thread(self.engine.switch, paused, self._clock())
+
+    async def close_all(self, budget_seconds: float) -> list[Answer]:
+        """Sells everything that this program holds and cancels what rests, symbol by symbol, each on the record."""
+        books, now = self.engine.books, self._clock()
+        held = {key for key, position in books.positions.items() if position.is_open}
+        busy = {(order.broker, order.symbol) for order in books.orders.values()}
+        alerts = [self._close_alert(broker, symbol, now) for broker, symbol in sorted(held | busy)]
+        return list(await asyncio.gather(*(self.handle(alert, budget_seconds) for alert in alerts)))
+
+    def _close_alert(self, broker: str, symbol: str, now: datetime) -> Alert:
+        signal = Signal(Action.CLOSE, symbol, intent="close", broker=broker, strategy="close-all")
+        problem = "" if broker in self.brokers else f"Broker not configured: {broker}"
+        return Alert(signal, new_id("owner_", now), broker, now, broker_problem=problem, by_owner=True)
+
+    async def _life(self, alert: Alert, ticket: Ticket) -> None:
+        await self._until_ready(alert, ticket)
+        view = await self._view_for(alert)
+        self._note_price(alert)
+        try:
+            record = await self._on_thread(self._decide, alert, view, ticket.claim)
+        except JournalError as exc:
+            self.journal_problem = str(exc)
+            log.error("nothing was decided: %s", exc)
+            ticket.problem = "the journal cannot be written; nothing was placed"
+            ticket.tell(None)
+            return
+        if record is None:
+            return
+        self.journal_problem = ""
+        ticket.record = record
+        log.info("%s %s %s: %s", record.decision, record.signal_id, alert.signal.symbol, record.reason)
+        if record.order is None:
+            ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
+            return
+        await self._see_through(record.order, ticket)
+
+    async def _until_ready(self, alert: Alert, ticket: Ticket) -> None:
+        """Entries wait for recovery, exits do not."""
+        if alert.signal.action is Action.BUY and not self.ready.is_set():
+            ticket.problem = "recovery is not finished; send it again"
+            await self.ready.wait()
+            ticket.problem = ""
+
+    def _note_price(self, alert: Alert) -> None:
+        paper, price = self.brokers.get(alert.broker), alert.signal.price
+        # The price of a limit order is a wish, not a market price.
+        if isinstance(paper, PaperClient) and price is not None and alert.signal.type is OrderType.MARKET:
+            paper.saw_price(alert.signal.symbol, price)
+
+    async def _view_for(self, alert: Alert) -> View:
+        signal = alert.signal
+        # A market order sized in quote currency leaves without any price: Binance works out the quantity itself.
+        wants_price = signal.quantity is not None or signal.amount is not None or signal.action is not Action.BUY
+        price = signal.price if signal.type is OrderType.MARKET else None
+        return await self.market.view(
+            alert.broker, signal.symbol, price, wants_price=wants_price, patience_seconds=self.patience.view
+        )
+
+    def _decide(self, alert: Alert, view: View, claim: Claim) -> DecisionRecord | None:
+        record = self.engine.decide(alert, view, self._clock(), claim.take)
+        if record is not None:
+            self._signals_csv.catch_up()
+        return record
+
+    def _record_invalid(self, key: str, reason: str, field_name: str, received_at: datetime) -> DecisionRecord:
+        record = self.engine.refuse_invalid(key, reason, field_name, received_at, self._clock())
+        self._signals_csv.catch_up()
+        return record
+
+    # --- the life of an order -------------------------------------------------------------------------------------
+
+    async def _see_through(self, order: Order, ticket: Ticket | None) -> None:
+        """From its intent to its ending, whoever waits for it or not."""
+        if ticket:
+            ticket.order = order
+        if order.status is OrderStatus.INTENT:
+            order = await self._wait_for_turn(order)
+        if order.status is OrderStatus.SENT:
+            order = await self._place(order)
+        await self._see_to_the_end(order, ticket)
+
+    async def _see_to_the_end(self, order: Order, ticket: Ticket | None) -> None:
+        """An order that has left."""
+        if order.status is OrderStatus.UNKNOWN:
+            order = await self._resolve(order)
+        self.market.refresh_soon(order.broker)
+        again = self.engine.next_attempt(order) if order.status is OrderStatus.NOT_PLACED else None
+        if again is not None:
+            await self._see_through(again, ticket)
+            return
+        if ticket:
+            ticket.tell(order)
+        if order.status in RESTING:
+            self._spawn(self._follow(order), self._tasks)
+
+    async def _wait_for_turn(self, order: Order) -> Order:
+        """A waiting exit goes when nothing of its symbol is in doubt any more; a full exit cancels what rests."""
+        pause = self.patience.turn
+        while blockers := self.engine.blockers(order):
+            for other in blockers:
+                if other.status in RESTING:
+                    await self._cancel(other)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, self.patience.longest_look)
+        view = await self.market.view(
+            order.broker, order.symbol, None, wants_price=False, patience_seconds=self.patience.view
+        )
+        released = await self._written(lambda: self.engine.release(order, view, self._clock()))
+        self.market.refresh_soon(order.broker)
+        return released
+
+    async def _place(self, order: Order) -> Order:
+        """One order, handed over once; again only when it certainly never left, and only for a moment."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self.patience.resend
+        while True:
+            outcome = await self._hand_over(order)
+            if not isinstance(outcome, Refused) or not outcome.never_left:
+                break
+            pause = 0.1 if outcome.retry_after_seconds is None else outcome.retry_after_seconds
+            if loop.time() + pause >= give_up_at:
+                break
+            await asyncio.sleep(pause)
+        never_left = isinstance(outcome, Refused) and outcome.never_left
+        return await self._settle(order, _execution_of(outcome), never_left=never_left)
+
+    async def _hand_over(self, order: Order) -> Outcome:
+        broker, claim = self.brokers[order.broker], Claim()
+
+        def place() -> Outcome:
+            if not claim.take():
+                return Refused("given up before it was sent", never_left=True)
+            return broker.place(order)
+
+        try:
+            return await asyncio.wait_for(self._on_thread(place), self.patience.order)
+        except TimeoutError:
+            if claim.take():
+                return Refused("no worker was free to send it in time", never_left=True)
+            return Unknown(f"{order.broker} did not answer within {self.patience.order:g} s")
+        except Exception as exc:
+            # A broker that fails in a way nobody foresaw may have sent the order all the same.
+            log.exception("placing %s failed", order.client_order_id)
+            return Unknown(f"{type(exc).__name__} while placing")
+
+    async def _resolve(self, order: Order, left_at_most_seconds_ago: float = 0.0) -> Order:
+        """Looks until the order is found, or until it is proven that it cannot appear any more."""
+        loop = asyncio.get_running_loop()
+        broker = self.brokers[order.broker]
+        proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_most_seconds_ago
+        not_found, pause = 0, self.patience.first_look
+        while True:
+            answer = await self._look_up(order)
+            if isinstance(answer, Found):
+                return await self._settle(order, answer.execution)
+            not_found = not_found + 1 if isinstance(answer, NotFound) else 0
+            if not_found >= NOT_FOUND_IN_A_ROW and loop.time() >= proven_at:
+                return await self._declare_absent(order)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, self.patience.longest_look)
+
+    async def _declare_absent(self, order: Order) -> Order:
+        note = f"{order.broker} does not know it, {NOT_FOUND_IN_A_ROW} times in a row and long enough after sending"
+        settled = await self._settle(order, Execution(OrderStatus.NOT_PLACED, note=note))
+        self._spawn(self._watch_for_late(settled), self._tasks)
+        return settled
+
+    async def _watch_for_late(self, order: Order) -> None:
+        """Absence was proven by the exchange's own time limits; should they lie, the books still learn the truth."""
+        for pause in self.patience.late:
+            await asyncio.sleep(pause)
+            answer = await self._look_up(order)
+            if isinstance(answer, Found):
+                log.error("%s turned up after it was declared not placed", order.client_order_id)
+                await self._see_to_the_end(await self._settle(order, answer.execution), None)
+                return
+
+    async def _follow(self, order: Order) -> None:
+        """A resting order, until it ends."""
+        while order.status in RESTING:
+            await asyncio.sleep(self.patience.follow)
+            current = self.engine.books.orders.get(order.client_order_id)
+            if current is None:
+                return
+            answer = await self._look_up(current)
+            if isinstance(answer, Found):
+                order = await self._settle(current, answer.execution)
+        self.market.refresh_soon(order.broker)
+
+    async def _cancel(self, order: Order) -> None:
+        answer = await self._question(self.brokers[order.broker].cancel, order)
+        if isinstance(answer, Found):
+            await self._settle(order, answer.execution)
+
+    async def _look_up(self, order: Order) -> LookUp:
+        broker = self.brokers.get(order.broker)
+        if broker is None:
+            return NoAnswer(f"{order.broker} is not configured any more")
+        return await self._question(broker.look_up, order)
+
+    async def _question(self, question: Callable[[Order], LookUp], order: Order) -> LookUp:
+        try:
+            return await asyncio.wait_for(self._on_thread(question, order), self.patience.ask)
+        except TimeoutError:
+            return NoAnswer("no answer in time")
+        except Exception as exc:
+            log.exception("looking up %s failed", order.client_order_id)
+            return NoAnswer(type(exc).__name__)
+
+    async def _settle(self, order: Order, execution: Execution, never_left: bool = False) -> Order:
+        try:
+            settled = await self._written(lambda: self.engine.settle(order, execution, self._clock(), never_left))
+        except ValueError as exc:
+            # The exchange's records lag behind what it told before; the next look-up will know better.
+            log.warning("ignored: %s", exc)
+            return self.engine.books.orders.get(order.client_order_id, order)
+        if settled.status is not order.status:
+            log.info("order %s is %s %s", settled.client_order_id, settled.status, settled.note)
+        return settled
+
+    async def _written(self, write: Callable[[], Order]) -> Order:
+        """An outcome is written until it is written: it happened, whatever the disk says."""
+        while True:
+            try:
+                order = await self._on_thread(self._write_then_csv, write)
+                self.journal_problem = ""
+                return order
+            except JournalError as exc:
+                self.journal_problem = str(exc)
+                log.error("an outcome is not on the record yet: %s", exc)
+                await asyncio.sleep(self.patience.disk)
+
+    def _write_then_csv(self, write: Callable[[], Order]) -> Order:
+        order = write()
+        self._trades_csv.catch_up()
+        return order
+
+    # --- start and stop -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begins the background work and recovery; `ready` is set when recovery is done."""
+        for name, broker in self.brokers.items():
+            if isinstance(broker, PaperClient):
+                self._restore_paper(name, broker)
+        for work in self.market.tasks(self._watched):
+            self._spawn(work, self._tasks)
+        self._spawn(self._keep_csvs(), self._tasks)
+        self._spawn(self._recover(), self._tasks)
+
+    async def stop(self, seconds: float) -> None:
+        """No new alerts; orders under way get so long to end. What is left is recovered at the next start."""
+        self.stopping = True
+        if self._lives:
+            await asyncio.wait(set(self._lives), timeout=seconds)
+        for task in (*self._lives, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._lives, *self._tasks, return_exceptions=True)
+
+    def _restore_paper(self, name: str, paper: PaperClient) -> None:
+        books = self.engine.books
+        flows = {asset: change for (broker, asset), change in books.flows.items() if broker == name}
+        positions = [p for (broker, _), p in books.positions.items() if broker == name]
+        prices = {p.symbol: p.last_price for p in positions if p.last_price is not None}
+        paper.restore(flows, prices, [o for o in books.orders.values() if o.broker == name and o.status in RESTING])
+
+    async def _recover(self) -> None:
+        """Every order without an ending is looked up; the books are compared with the accounts; then: ready."""
+        orders = list(self.engine.books.orders.values())
+        unsettled = [o for o in orders if o.status in (OrderStatus.SENT, OrderStatus.UNKNOWN)]
+        log.info("recovery: %d orders without an ending", len(orders))
+        for order in orders:
+            if order.status in RESTING:
+                self._spawn(self._follow(order), self._tasks)
+            elif order.status is OrderStatus.INTENT:
+                self._spawn(self._see_through(order, None), self._tasks)
+        await asyncio.gather(*(self._recover_order(order) for order in unsettled))
+        await self._compare_accounts()
+        self.ready.set()
+        log.info("recovery done")
+
+    async def _recover_order(self, order: Order) -> None:
+        """One answer from the exchange is enough to become ready: in doubt, the symbol stays closed for entries."""
+        answer = await self._look_up(order)
+        while isinstance(answer, NoAnswer):
+            log.warning("recovery of %s: %s", order.client_order_id, answer.reason)
+            await asyncio.sleep(self.patience.longest_look)
+            answer = await self._look_up(order)
+        if isinstance(answer, Found):
+            order = await self._settle(order, answer.execution)
+        elif order.status is OrderStatus.SENT:
+            note = "the program stopped before the outcome was known"
+            order = await self._settle(order, Execution(OrderStatus.UNKNOWN, note=note))
+        self._spawn(self._finish_recovered(order), self._tasks)
+
+    async def _finish_recovered(self, order: Order) -> None:
+        if order.status is OrderStatus.UNKNOWN:
+            since_sent = (self._clock() - (order.sent_at or order.created_at)).total_seconds()
+            order = await self._resolve(order, max(0.0, since_sent - self.patience.slack))
+        await self._see_to_the_end(order, None)
+
+    async def _compare_accounts(self) -> None:
+        """Drift: the books hold more than the account has. Shown, not mended: the owner knows what was done by hand."""
+        self.drift = []
+        for name, broker in self.brokers.items():
+            positions = [p for p in self.engine.books.positions.values() if p.broker == name and p.is_open]
+            if broker.is_local or not positions:
+                continue
+            try:
+                balances = await self._ask(broker.balances)
+            except BrokerError as exc:
+                log.warning("positions were not compared with %s: %s", name, exc)
+                continue
+            for position in positions:
+                balance = balances.get(position.rules.base_asset)
+                held = balance.free + balance.locked if balance else 0 * position.quantity
+                if held < position.quantity:
+                    row = {"broker": name, "symbol": position.symbol, "books": plain(position.quantity)}
+                    self.drift.append(row | {"account": plain(held)})
+                    log.warning("drift: %s", self.drift[-1])
+
+    async def _keep_csvs(self) -> None:
+        """A file that was locked or full is caught up within seconds of being writable again."""
+        while True:
+            await asyncio.sleep(2)
+            await self._on_thread(self._signals_csv.catch_up)
+            await self._on_thread(self._trades_csv.catch_up)
+            if self.journal_problem:
+                await self._on_thread(self._try_the_journal)
+
+    def _try_the_journal(self) -> None:
+        try:
+            self.engine.probe()
+        except JournalError as exc:
+            self.journal_problem = str(exc)
+        else:
+            self.journal_problem = ""
+
+    def _watched(self, broker: str) -> list[str]:
+        return [p.symbol for p in self.engine.books.positions.values() if p.broker == broker and p.is_open]
+
+    # --- threads and tasks ----------------------------------------------------------------------------------------
+
+    async def _ask(self, question: Callable[..., T], *args: object) -> T:
+        """A question to a broker with a total deadline. Raises BrokerError."""
+        try:
+            return await asyncio.wait_for(self._on_thread(question, *args), self.patience.ask)
+        except TimeoutError as exc:
+            raise BrokerError("no answer in time") from exc
+
+    def _on_thread(self, call: Callable[..., T], *args: object) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        group.add(task)
+        task.add_done_callback(partial(_ended, group))
+
+
+def _ended(group: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    group.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        log.error("unforeseen", exc_info=task.exception())
+
+
+def _execution_of(outcome: Outcome) -> Execution:
+    if isinstance(outcome, Done):
+        return outcome.execution
+    if isinstance(outcome, Unknown):
+        return Execution(OrderStatus.UNKNOWN, note=outcome.reason)
+    status = OrderStatus.NOT_PLACED if outcome.never_left else OrderStatus.REJECTED
+    return Execution(status, note=outcome.reason)
