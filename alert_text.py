@@ -214,13 +214,12 @@ def _is_one_value(value: str) -> bool:
 
 def _spaced_pairs(part: str) -> Iterator[tuple[str, str]]:
     end = 0
-    for found in _SPACED_PAIR.finditer(part):
-        if found.start() != end:
-            break
-        end = found.end()
+    while end < len(part):
+        found = _SPACED_PAIR.match(part, end)
+        if found is None:
+            raise AlertError("body", _PAIRS_WANTED, _UNSHOWN)
         yield found[1], _unquoted(found[2])
-    if end != len(part):
-        raise AlertError("body", _PAIRS_WANTED, _UNSHOWN)
+        end = found.end()
 
 
 def _unquoted(value: str) -> str:

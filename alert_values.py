@@ -30,23 +30,21 @@ class AlertError(ValueError):
     """The alert cannot be understood. Says which field, what was seen and what was wanted; never a secret."""
 
     def __init__(self, field: str, wanted: str, seen: Value = None) -> None:
-        super().__init__(field, wanted, seen)
+        shown = seen if seen is None or isinstance(seen, str) else _kind(seen)
+        super().__init__(field, wanted, shown)
         self.field = field
         self.wanted = wanted
-        self.seen = seen
+        self.seen = shown
 
     def __str__(self) -> str:
-        return f"{_cut(self.field)}: saw {self._shown()}, wanted {self.wanted}"
-
-    def _shown(self) -> str:
-        if self.seen is None:
-            return "nothing"
-        return repr(_cut(self.seen)) if isinstance(self.seen, str) else _kind(self.seen)
+        field = self.field if self.field.isprintable() else repr(self.field)
+        seen = "nothing" if self.seen is None else repr(self.seen)
+        return f"{field}: saw {seen}, wanted {self.wanted}"
 
     def hiding(self, secrets: tuple[str, ...]) -> AlertError:
         """The same error, fit to be shown: secrets blanked out first, then cut, so that no half of one is left."""
-        seen = _cut(_hide(str(self.seen), secrets)) if isinstance(self.seen, str) else self.seen
-        return AlertError(_cut(_hide(self.field, secrets)), _hide(self.wanted, secrets), seen)
+        seen = None if self.seen is None else _cut(_hide(self.seen, secrets))
+        return AlertError(_cut(_hide(self.field, secrets)), self.wanted, seen)
 
 
 def _cut(text: str) -> str:
@@ -173,7 +171,8 @@ class Instrument(NamedTuple):
     exchange: str | None
 
 
-_ALLOWED = re.compile(r"[A-Z0-9][A-Z0-9.&-]{0,29}")
+LONGEST_SYMBOL = 30
+_WHOLE = re.compile(r"[A-Z0-9](?:[A-Z0-9.&/_ -]{0,60}[A-Z0-9])?")
 _EXCHANGE = re.compile(r"([A-Z0-9_]{1,20}):(.+)")
 _SEPARATORS = str.maketrans("", "", "/-_ ")
 # ccxt writes a linear perpetual as BASE/QUOTE:SETTLE.
@@ -190,7 +189,7 @@ def instrument(field: str, raw: Value) -> Instrument:
     if not isinstance(raw, str) or isinstance(raw, JsonNumber) or not raw.isascii():
         raise AlertError(field, _SYMBOL_WANTED, raw)
     name, market, exchange = raw.strip().upper(), None, None
-    if name.isalnum() and len(name) <= 30 and not name.endswith("PERP"):
+    if name.isalnum() and len(name) <= LONGEST_SYMBOL and not name.endswith("PERP"):
         return Instrument(name, None, None)  # nothing to take apart, as in most alerts
     if settled := _SETTLED.fullmatch(name):
         name, market = settled[1], Market.FUTURES
@@ -198,10 +197,10 @@ def instrument(field: str, raw: Value) -> Instrument:
         exchange, name = prefixed[1], prefixed[2]
     if perpetual := _PERPETUAL.fullmatch(name):
         name, market = perpetual[1], Market.FUTURES
-    if not _SERIES.fullmatch(name):
-        name = name.translate(_SEPARATORS)
-    if _ALLOWED.fullmatch(name):
-        return Instrument(name, market, exchange)
+    if _WHOLE.fullmatch(name):
+        symbol = name if _SERIES.fullmatch(name) else name.translate(_SEPARATORS)
+        if len(symbol) <= LONGEST_SYMBOL:
+            return Instrument(symbol, market, exchange)
     raise AlertError(field, _SYMBOL_WANTED, raw)
 
 

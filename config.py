@@ -684,7 +684,7 @@ def _read_file(path: Path, given: _Given) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode("utf-8-sig")
+            text = file.read().decode()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as exc:

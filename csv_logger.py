@@ -215,8 +215,8 @@ def _quoted(cell: str) -> str:
 
 BOM = "\ufeff"  # Excel reads a file without it as the local 8-bit alphabet
 
-# O_NONBLOCK: somebody's FIFO in the file's place must not hang an order. The last two exist on Windows or not at all.
-_FLAGS = os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# O_NONBLOCK: somebody's FIFO in the file's place must not hang an order. O_BINARY: Windows would add a CR to each CRLF.
+_FLAGS = os.O_APPEND | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class _Stamp(NamedTuple):
@@ -339,7 +339,10 @@ class CsvFile:
         self._written = rows[-1][0]
 
     def _append(self, data: bytes) -> None:
-        """All of `data` or nothing, in one write where the disk allows it."""
+        """All of `data` or nothing, in one write where the disk allows it.
+
+        Opened by path each time: a file that was renamed away must not get the rows of the one in its place.
+        """
         fd = os.open(self._path, os.O_WRONLY | _FLAGS)
         try:
             before = _stamp(os.fstat(fd))

@@ -66,6 +66,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"no fault of kind {self.kind!r}, there are: {', '.join(KINDS)}")
+        if self.where != "*" and " " not in self.where:
+            raise ValueError(f'where must be "METHOD path" or "*", was {self.where!r}')
+        if (self.kind == "status" and not self.status) or (self.kind == "error" and not self.code):
+            raise ValueError("a fault of kind status needs status=, one of kind error needs code=")
         if self.then not in ("close", "reset", "stall"):
             raise ValueError(f"then must be close, reset or stall, was {self.then!r}")
 

@@ -1188,6 +1188,31 @@ def test_a_rotation_that_is_refused_is_tried_again(path: Path, monkeypatch: pyte
     assert_parts(path, rows, 3)
 
 
+def test_a_rotation_that_cannot_make_the_new_file_is_finished_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Rows(3)
+    file = a_file(path, rows, max_rows=3)
+    file.open()
+    real = os.open
+
+    def no_new_file(name: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(name, flags, mode)
+
+    rows.add(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", no_new_file)
+        file.catch_up()
+        file.catch_up()
+        assert file.lag == 2
+        assert names(path.parent) == ["signals.0001.csv"]
+    file.catch_up()
+    assert file.problem == ""
+    assert_parts(path, rows, 3)
+
+
 class Killed(BaseException):
     """Not an Exception, as kill -9 is not one: no handler of the program may run."""
 

@@ -1,0 +1,56 @@
+"""What every test may ask for: a fake exchange, a daemon on paper, a daemon on the exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_binance import FakeBinance
+from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def exchange() -> Iterator[FakeBinance]:
+    """BTCUSDT at 43000, 1000 USDT in the account."""
+    with FakeBinance(api_key=API_KEY, api_secret=API_SECRET) as fake:
+        fake.set_price("BTCUSDT", 43000)
+        for asset in list(fake.balances):
+            fake.set_balance(asset, 0)
+        fake.set_balance("USDT", 1000)
+        yield fake
+
+
+@pytest.fixture
+def daemon_with(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Makes a daemon with the settings given; it is started and ended for the test."""
+    made: list[Daemon] = []
+
+    def make(**settings: object) -> Daemon:
+        folder = tmp_path / f"daemon{len(made)}"
+        folder.mkdir()
+        made.append(Daemon(nursery, folder, **settings))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.kill()
+
+
+@pytest.fixture
+def paper(daemon_with: Callable[..., Daemon]) -> Daemon:
+    """A daemon without keys, with 100 USDT to play with and no cooldown."""
+    return daemon_with(paper_balance_usdt=100, cooldown_seconds=0).start()
+
+
+@pytest.fixture
+def live(daemon_with: Callable[..., Daemon], exchange: FakeBinance) -> Daemon:
+    """A daemon whose BINANCE is the fake exchange, without cooldown."""
+    return daemon_with(**binance(exchange, cooldown_seconds=0)).start()

@@ -1,0 +1,252 @@
+"""The daemon as a process, seen from outside: started, spoken to over HTTP, killed, and its records read."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET = "test-secret-0123456789"
+API_KEY = "k" * 64
+API_SECRET = "s" * 64
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: dict[str, Any]
+    seconds: float
+    headers: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.body[name]
+
+
+class Nursery:
+    """Forks daemons from a process that has everything imported already."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "run_daemon.py"), "--nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, env: Mapping[str, str], cwd: Path, log: Path) -> int:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+class Daemon:
+    """One data folder and the process that works on it. Settings are given as keyword arguments in lower case."""
+
+    def __init__(self, nursery: Nursery, folder: Path, **settings: object) -> None:
+        self._nursery = nursery
+        self.folder = folder
+        self.port = free_port()
+        self.pid = 0
+        self.clock_file = folder / "clock"
+        self.log_path = folder / "daemon.log"
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "WEBHOOK_SECRET_KEY": SECRET,
+            "LOG_DIR": str(folder / "logs"),
+            "PORT": str(self.port),
+            "TEST_CLOCK": str(self.clock_file),
+        }
+        self.set(**settings)
+
+    def set(self, **settings: object) -> None:
+        """Environment for the next start; None takes a name out."""
+        for name, value in settings.items():
+            if value is None:
+                self.env.pop(name.upper(), None)
+            else:
+                self.env[name.upper()] = value if isinstance(value, str) else json.dumps(value)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self, *, wait: bool = True, crash_at: str = "") -> Daemon:
+        self.set(test_crash_at=crash_at or None)
+        self.pid = self._nursery.start(self.env, self.folder, self.log_path)
+        if wait:
+            self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self, seconds: float = 20.0) -> None:
+        eventually(lambda: self.is_healthy() or not self.is_alive(), seconds, lambda: f"not ready: {self.log()[-3000:]}")
+        assert self.is_alive(), f"the daemon ended: {self.log()[-3000:]}"
+
+    def wait_until_listening(self, seconds: float = 10.0) -> None:
+        eventually(lambda: can_connect(self.port) or not self.is_alive(), seconds, lambda: f"not up: {self.log()[-3000:]}")
+
+    def is_healthy(self) -> bool:
+        try:
+            return self.get("/health", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def is_alive(self) -> bool:
+        if not self.pid:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def wait_until_dead(self, seconds: float = 15.0) -> None:
+        eventually(lambda: not self.is_alive(), seconds, lambda: f"still alive: {self.log()[-3000:]}")
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if self.is_alive():
+            os.kill(self.pid, number)
+            self.wait_until_dead()
+
+    def restart(self) -> Daemon:
+        self.kill()
+        return self.start()
+
+    def move_clock(self, seconds: float) -> None:
+        """The daemon's own idea of now; the exchange and the network are not moved."""
+        self.clock_file.write_text(str(seconds))
+
+    # --- HTTP -------------------------------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, timeout: float = 10, **headers: str
+    ) -> Reply:
+        started = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        parsed = json.loads(content) if "json" in response.headers.get("content-type", "") else {"raw": content}
+        return Reply(response.status, parsed, time.monotonic() - started, response.headers)
+
+    def get(self, path: str, *, secret: str | None = None, timeout: float = 10) -> Reply:
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        return self.request("GET", path, timeout=timeout, **headers)
+
+    def owner_get(self, path: str) -> dict[str, Any]:
+        return self.get(path, secret=SECRET).body
+
+    def owner_post(self, path: str) -> Reply:
+        return self.request("POST", path, b"", Authorization=f"Bearer {SECRET}")
+
+    def post(self, path: str = "/webhook", timeout: float = 10, **alert: object) -> Reply:
+        """An alert as TradingView sends it, with the secret in the body."""
+        return self.post_raw(json.dumps({"secret": SECRET, **alert}).encode(), path, timeout)
+
+    def post_raw(self, body: bytes, path: str = "/webhook", timeout: float = 10) -> Reply:
+        return self.request("POST", path, body, timeout, Content_Type="text/plain; charset=utf-8")
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def signals(self) -> list[dict[str, str]]:
+        return read_csv(self.folder / "logs" / "signals.csv")
+
+    def trades(self) -> list[dict[str, str]]:
+        return read_csv(self.folder / "logs" / "trades.csv")
+
+    def journal_rows(self, file: str) -> list[str]:
+        """The CSV lines that the journal holds, read by a connection of our own."""
+        with sqlite3.connect(f"file:{self.folder / 'logs' / 'journal.db'}?mode=ro", uri=True) as connection:
+            query = "SELECT line FROM csv_rows WHERE file = ? ORDER BY number"
+            return [line for (line,) in connection.execute(query, (file,))]
+
+    def csv_lines(self, file: str) -> list[str]:
+        text = (self.folder / "logs" / f"{file}.csv").read_bytes().decode("utf-8-sig")
+        return text.splitlines(keepends=True)[1:]
+
+    def orders_without_ending(self) -> list[dict[str, Any]]:
+        status = self.owner_get("/status")
+        return [*status["unresolved_orders"], *status["resting_orders"]]
+
+    def wait_until_settled(self, seconds: float = 20.0) -> None:
+        """Until no order's outcome is in doubt any more."""
+        eventually(
+            lambda: not self.owner_get("/status")["unresolved_orders"],
+            seconds,
+            lambda: f"unresolved: {self.owner_get('/status')['unresolved_orders']}",
+        )
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+
+def assert_csvs_equal_journal(daemon: Daemon) -> None:
+    """Every row of the journal is in its file, once, whole, in order, and nothing else is."""
+    for file in ("signals", "trades"):
+        eventually(
+            lambda file=file: daemon.csv_lines(file) == daemon.journal_rows(file),  # type: ignore[misc]
+            5,
+            lambda file=file: f"{file}.csv differs from the journal",  # type: ignore[misc]
+        )
+
+
+def binance(fake: Any, **more: object) -> dict[str, object]:
+    """Settings that send BINANCE to the fake exchange."""
+    return {
+        "binance_api_key": API_KEY,
+        "binance_api_secret": API_SECRET,
+        "binance_api_url": fake.api_url,
+        "test_absence_seconds": 1.5,
+        "test_patience": {"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [0.5, 1.0, 2.0]},
+    } | more
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def eventually(happened: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(otherwise())
+        time.sleep(0.02)
+
+
+def can_connect(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,153 @@
+"""Starts the daemon with what only tests need: a clock that can be moved, shorter waits, and death at a chosen step.
+
+`python run_daemon.py` runs one daemon with the environment it is given. `python run_daemon.py --nursery` imports
+everything once and then forks one daemon for every line of JSON on its input: a start takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import app  # noqa: E402
+import csv_logger  # noqa: E402
+import journal  # noqa: E402
+import paper_client  # noqa: E402
+import risk  # noqa: E402
+import trader  # noqa: E402
+
+try:
+    import binance_client
+except ImportError:  # the paper tests do without
+    binance_client = None  # type: ignore[assignment]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def clock() -> datetime:
+    """The time, moved by the seconds that the file TEST_CLOCK names holds; it can be changed while the daemon runs."""
+    path = os.environ.get("TEST_CLOCK")
+    seconds = float(Path(path).read_text() or 0) if path and Path(path).exists() else 0.0
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+def before(owner: Any, name: str, act: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        act()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def after(owner: Any, name: str, act: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        act()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def tear_row() -> None:
+    """The next CSV row is written to the middle only, then comes the end."""
+
+    def half(fd: int, data: bytes) -> None:
+        os.write(fd, data[: max(1, len(data) // 2)])
+        die()
+
+    csv_logger._write_all = half
+
+
+def when_placing(seconds: float) -> Callable[[], None]:
+    return lambda: threading.Timer(seconds, die).start()
+
+
+def broker_classes() -> list[Any]:
+    remote = [binance_client.BinanceClient] if binance_client else []
+    return [paper_client.PaperClient, *remote]
+
+
+def each_broker(wrap: Callable[..., None], name: str, act: Callable[[], None]) -> None:
+    for owner in broker_classes():
+        wrap(owner, name, act)
+
+
+# Every step of an order's life, in order. A step is where the process dies when CRASH_AT names it.
+STEPS: dict[str, Callable[[], None]] = {
+    "before the decision": lambda: before(risk.RiskEngine, "decide", die),
+    "inside the decision's transaction": lambda: after(journal.Journal, "_insert", die),
+    "after the decision's commit": lambda: after(risk.RiskEngine, "decide", die),
+    "inside the signals row": lambda: before(trader.Trader, "_decide", tear_row),
+    "after the signals row": lambda: after(trader.Trader, "_decide", die),
+    "before the order leaves": lambda: each_broker(before, "place", die),
+    "while the order is under way": lambda: each_broker(before, "place", when_placing(0.02)),
+    "after the broker's answer": lambda: each_broker(after, "place", die),
+    "inside the outcome's transaction": lambda: before(
+        risk.RiskEngine, "settle", lambda: after(journal.Journal, "_insert", die)
+    ),
+    "after the outcome's commit": lambda: after(risk.RiskEngine, "settle", die),
+    "inside the trades row": lambda: after(risk.RiskEngine, "settle", tear_row),
+    "after the trades row": lambda: after(trader.Trader, "_write_then_csv", die),
+    "at any time after the start": lambda: threading.Timer(random.uniform(0.0, 0.3), die).start(),
+}
+
+
+def prepare() -> trader.Patience:
+    """Applies TEST_CRASH_AT, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
+    step = os.environ.get("TEST_CRASH_AT")
+    if step:
+        STEPS[step]()
+    absence = os.environ.get("TEST_ABSENCE_SECONDS")
+    if absence and binance_client:
+        binance_client.BinanceClient.absence_is_proven_after_seconds = float(absence)
+    return trader.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
+
+
+def run() -> None:
+    patience = prepare()
+    original = app.open_gatehouse
+    app.open_gatehouse = lambda settings: original(settings, clock, patience)  # type: ignore[assignment]
+    code = app.main()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def nursery() -> None:
+    """Forks a daemon per line `{"env": {…}, "cwd": …, "log": …}` and answers with its pid."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.environ.clear()
+            os.environ.update(order["env"])
+            os.chdir(order["cwd"])
+            log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for target, source in ((0, null), (1, log), (2, log)):
+                os.dup2(source, target)
+            random.seed(time.monotonic_ns())
+            run()
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    nursery() if "--nursery" in sys.argv else run()
