@@ -31,15 +31,15 @@ class AlertError(ValueError):
 
     def __init__(self, field: str, wanted: str, seen: Value = None) -> None:
         shown = seen if seen is None or isinstance(seen, str) else _kind(seen)
-        super().__init__(field, wanted, shown)
-        self.field = field
+        field = field if field.isprintable() else ascii(field)
+        super().__init__(field or "body", wanted, shown)
+        self.field = field or "body"
         self.wanted = wanted
         self.seen = shown
 
     def __str__(self) -> str:
-        field = self.field if self.field.isprintable() else repr(self.field)
         seen = "nothing" if self.seen is None else repr(self.seen)
-        return f"{field}: saw {seen}, wanted {self.wanted}"
+        return f"{self.field}: saw {seen}, wanted {self.wanted}"
 
     def hiding(self, secrets: tuple[str, ...]) -> AlertError:
         """The same error, fit to be shown: secrets blanked out first, then cut, so that no half of one is left."""

@@ -301,9 +301,7 @@ class Door:
             "balances": {name: _balances(self.trader, name) for name in self.gate.brokers},
             "positions": self._positions(None),
             "unresolved_orders": [replies.order_view(order) for order in unresolved],
-            "resting_orders": [
-                replies.order_view(order) for order in books.orders.values() if order not in unresolved
-            ],
+            "resting_orders": [replies.order_view(order) for order in books.orders.values() if order not in unresolved],
             "csv_lag": {name: csv.lag for name, csv in self.gate.csvs.items()},
             "csv_problems": {name: csv.problem for name, csv in self.gate.csvs.items() if csv.problem},
             "journal_problem": self.trader.journal_problem,
@@ -350,9 +348,7 @@ class Door:
             mode = self.gate.settings.mode_of(name)
             accounts.append(replies.account_view(name, mode, dated.value if dated else None, held))
         realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
-        return _json(
-            200, {"accounts": accounts, "realized_pnl": realized, "realized_pnl_today": books.realized_today}
-        )
+        return _json(200, {"accounts": accounts, "realized_pnl": realized, "realized_pnl_today": books.realized_today})
 
     async def download(self, request: Request) -> Response:
         await self._owner_only(request)
@@ -402,9 +398,7 @@ class Door:
 
 def _balances(trader: Trader, broker: str) -> dict[str, Any] | None:
     dated = trader.market.balances(broker)
-    if dated is None:
-        return None
-    return {asset: {"free": balance.free, "locked": balance.locked} for asset, balance in dated.value.items()}
+    return replies.balances_view(dated.value if dated else None)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that the checks look at. `broker_problem`: why the broker cannot be used; `halted`: why nothing can."""
+    """Everything that the checks look at. `broker_problem` and `halted` say why a broker, or nothing, can be used."""
 
     signal: Signal
     broker: str
@@ -60,7 +60,7 @@ class Case:
 
     @cached_property
     def is_exit(self) -> bool:
-        """It can only reduce what is held. On spot every sell is one; a target of flat is one whichever way it points."""
+        """It can only reduce what is held: on spot every sell does, and a target of flat whichever way it points."""
         signal = self.signal
         return signal.action in (Action.SELL, Action.CLOSE) or signal.goes_flat or self.covers_short
 
@@ -133,6 +133,10 @@ def _refused(check: str, reason: str) -> Verdict:
     return Verdict(check, False, reason)
 
 
+def _with(problem: str, reason: str) -> str:
+    return f"{reason}; {problem}" if problem else reason
+
+
 def _not_for_exits(check: str) -> Verdict:
     return _passed(check, "A way out is not limited by this")
 
@@ -144,7 +148,7 @@ def broker_is_configured(case: Case) -> Verdict:
 
 
 def this_version_can_do_it(case: Case) -> Verdict:
-    """What is understood but not yet built is refused by its name: ignoring a stop-loss would be worse than no trade."""
+    """What is understood but not yet built is refused by name: ignoring a stop-loss would be worse than no trade."""
     for check, what in _beyond_this_version(case):
         return _refused(check, f"Not available in this version: {what}")
     return _passed("supported", "Spot market or limit order")
@@ -267,9 +271,9 @@ def confidence_is_enough(case: Case) -> Verdict:
 def symbol_is_tradable(case: Case) -> Verdict:
     symbol, rules, view = case.signal.symbol, case.rules, case.view
     if view.unknown_symbol:
-        return _refused("symbol", f"Invalid symbol: {case.broker} does not trade {symbol}. {view.problem}".rstrip(". "))
+        return _refused("symbol", _with(view.problem, f"Invalid symbol: {case.broker} does not trade {symbol}"))
     if rules is None:
-        return _refused("symbol", f"Invalid symbol or its rules are not known yet: {symbol}. {view.problem}".rstrip(". "))
+        return _refused("symbol", _with(view.problem, f"Invalid symbol, or its rules are not known yet: {symbol}"))
     if not rules.trading:
         return _refused("symbol", f"Invalid symbol: {symbol} is not open for trading at {case.broker}")
     if not case.is_exit and rules.quote_asset not in DOLLARS:
@@ -291,7 +295,8 @@ def balance_is_enough(case: Case) -> Verdict:
         return _not_for_exits("balance")
     minimum, available = case.limits.min_balance_usdt, case.available
     if available is None:
-        return _refused("balance", f"Balance below minimum cannot be ruled out: no fresh balance. {case.view.problem}")
+        unknown = "Balance below minimum cannot be ruled out: no fresh balance"
+        return _refused("balance", _with(case.view.problem, unknown))
     if available < minimum:
         return _refused("balance", f"Balance below minimum: {plain(available)} free, minimum is {plain(minimum)}")
     return _passed("balance", f"Balance {plain(available)} free, minimum is {plain(minimum)}")
@@ -326,13 +331,14 @@ def size_is_within_limit(case: Case) -> Verdict:
     notional, limit = case.size.notional, case.limits.max_risk_per_trade
     if notional is None:
         why = "no price is known" if case.available is not None else "no fresh balance"
-        return _refused("size", f"Trade size above maximum cannot be ruled out: {why}. {case.view.problem}".rstrip(". "))
+        return _refused("size", _with(case.view.problem, f"Trade size above maximum cannot be ruled out: {why}"))
     if notional > limit:
         return _refused("size", f"Trade size above maximum: {plain(notional)} USDT, maximum is {plain(limit)} USDT")
-    largest = case.rules.market_max_quantity if case.rules and case.signal.type is OrderType.MARKET else ZERO
-    largest = largest or (case.rules.max_quantity if case.rules else ZERO)
-    if largest and case.size.quantity is not None and case.size.quantity > largest:
-        return _refused("size", f"Trade size above maximum of {case.broker}: {case.size.text}, at most {plain(largest)}")
+    quantity = case.size.quantity
+    largest = sizing.largest_quantity(case.rules, case.signal.type) if case.rules else ZERO
+    if largest and quantity is not None and quantity > largest:
+        numbers = f"{plain(quantity)}, at most {plain(largest)}"
+        return _refused("size", f"Trade size above maximum of {case.broker}: {numbers}")
     return _passed("size", f"Trade size {plain(notional)} USDT, maximum is {plain(limit)} USDT")
 
 
@@ -349,7 +355,7 @@ def size_is_tradable(case: Case) -> Verdict:
     if applies and size.notional is not None and size.notional < rules.min_notional:
         least = plain(rules.min_notional)
         return _refused("min_notional", f"Order size too small: {plain(size.notional)} notional, smallest is {least}")
-    return _passed("min_notional", f"Order size {size.text}")
+    return _passed("min_notional", f"Order size {size.text(rules)}")
 
 
 def _quantity_of(case: Case) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""LOG_DIR: made for its owner alone, used by one process at a time, with the secret that paper mode makes for itself."""
+"""LOG_DIR: made for its owner alone, used by one process at a time, with the secret that paper mode makes itself."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class DataFolder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
-            raise FolderError(f"LOG_DIR {path} cannot be used: {exc.strerror}; choose a folder that can be written") from exc
+            raise FolderError(f"LOG_DIR {path} cannot be used: {exc.strerror}; choose one that can be written") from exc
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             os.close(self._lock_fd)
             raise FolderError(
-                f"another instance is already running on LOG_DIR {path}: stop it first, or give this one its own LOG_DIR"
+                f"another instance is already running on LOG_DIR {path}: stop it, or give this one its own LOG_DIR"
             ) from exc
 
     @property
@@ -44,8 +44,8 @@ class DataFolder:
         leftovers = [name for name in ("signals.csv", "trades.csv") if (self.path / name).exists()]
         if leftovers and not journal.exists():
             raise FolderError(
-                f"{JOURNAL_NAME} is missing from {self.path} but {' and '.join(leftovers)} is there: restore the journal "
-                "from a backup, or move the CSV files away to start from nothing"
+                f"{JOURNAL_NAME} is missing from {self.path} but {' and '.join(leftovers)} is there: restore the "
+                "journal from a backup, or move the CSV files away to start from nothing"
             )
         return journal
 

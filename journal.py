@@ -76,7 +76,8 @@ class Journal:
         self.path.chmod(0o600)
 
     def _count(self, file: str) -> int:
-        (last,) = self._writer.execute("SELECT COALESCE(MAX(number), 0) FROM csv_rows WHERE file = ?", (file,)).fetchone()
+        query = "SELECT COALESCE(MAX(number), 0) FROM csv_rows WHERE file = ?"
+        (last,) = self._writer.execute(query, (file,)).fetchone()
         return int(last)
 
     def append(self, events: Sequence[Event]) -> None:

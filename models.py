@@ -145,7 +145,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class SymbolRules:
-    """What the exchange demands of an order. Steps and limits in base units, notionals in quote currency; 0 = no rule."""
+    """What the exchange demands of an order. Steps and limits in base units, notionals in quote currency; 0 = none."""
 
     symbol: str
     base_asset: str

@@ -64,7 +64,7 @@ def webhook_reply(answer: Answer) -> tuple[int, dict[str, Any]]:
 
 
 def _undecided(answer: Answer) -> tuple[int, dict[str, Any]]:
-    """Nothing is on the record. Still being written: 202, for an order may follow; else 503, and a repeat is welcome."""
+    """Nothing is on the record. Still being written: 202, an order may follow; else 503, and a repeat is welcome."""
     status = 202 if answer.pending else 503
     reason = "still deciding; look at /executions" if answer.pending else answer.problem
     body: dict[str, Any] = dict.fromkeys(BODY_KEYS)
@@ -192,17 +192,23 @@ def position_view(position: Position, price: Decimal | None) -> dict[str, Any]:
     }
 
 
+def balances_view(balances: Mapping[str, Balance] | None) -> dict[str, Any] | None:
+    if balances is None:
+        return None
+    return {asset: {"free": balance.free, "locked": balance.locked} for asset, balance in balances.items()}
+
+
 def account_view(
     broker: str, mode: str, balances: Mapping[str, Balance] | None, positions: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """`equity` in USDT: free and locked dollars plus what is held at the last price; None while something is unknown."""
+    """`equity_usdt`: free and locked dollars plus what is held at the last price; None while something is unknown."""
     worth = [p["quantity"] * p["price"] if p["price"] is not None else None for p in positions]
     cash = None if balances is None else sum((b.free + b.locked for a, b in balances.items() if a in DOLLARS), ZERO)
     known = cash is not None and None not in worth
     return {
         "broker": broker,
         "mode": mode,
-        "balances": None if balances is None else {a: {"free": b.free, "locked": b.locked} for a, b in balances.items()},
+        "balances": balances_view(balances),
         "cash_usdt": cash,
         "positions_usdt": sum((w for w in worth if w is not None), ZERO),
         "equity_usdt": sum((w for w in worth if w is not None), ZERO) + cash if known and cash is not None else None,

@@ -154,7 +154,7 @@ class RiskEngine:
         return books.sellable(order.broker, order.symbol) > 0
 
     def blockers(self, order: Order) -> tuple[Order, ...]:
-        """What an exit has to wait for: orders of its symbol without an outcome, and for a full exit those that rest."""
+        """What an exit waits for: orders of its symbol without an outcome, and for a full exit those that rest."""
         others = self._books.on_symbol(order.broker, order.symbol)
         return tuple(o for o in others if o.client_order_id != order.client_order_id and _comes_before(o, order))
 
@@ -263,7 +263,8 @@ def _accepted_reason(case: Case) -> str:
     kind = "exit" if case.is_exit else "entry"
     if case.waits:
         return f"Accepted {kind}: waits for the orders of {case.signal.symbol} that are under way"
-    return f"Accepted {kind}: {case.size.text} of {case.signal.symbol}"
+    assert case.rules is not None
+    return f"Accepted {kind} on {case.signal.symbol}: {case.size.text(case.rules)}"
 
 
 def _order(case: Case, alert: Alert, signal_id: str, now: datetime) -> Order:

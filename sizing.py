@@ -49,11 +49,10 @@ class Size:
     notional: Decimal | None = None
     everything: bool = False
 
-    @property
-    def text(self) -> str:
+    def text(self, rules: SymbolRules) -> str:
         if self.quantity is not None:
-            return plain(self.quantity)
-        return f"{plain(self.amount)} in quote currency" if self.amount is not None else "everything held"
+            return f"{plain(self.quantity)} {rules.base_asset}"
+        return f"{plain(self.amount)} {rules.quote_asset}" if self.amount is not None else "everything held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,9 @@ def _of_signal(signal: Signal) -> Wish:
     return Wish(percent=signal.percent)
 
 
-def entry_size(wish: Wish, signal: Signal, rules: SymbolRules, price: Decimal | None, available: Decimal | None) -> Size:
+def entry_size(
+    wish: Wish, signal: Signal, rules: SymbolRules, price: Decimal | None, available: Decimal | None
+) -> Size:
     """The order's size. `available`: free quote currency. Without a price or a balance the notional stays None."""
     limit_price = on_tick(signal.price, Side.BUY, rules) if signal.type is OrderType.LIMIT else None
     price = limit_price or price
@@ -134,8 +135,7 @@ def exit_size(
     limit_price = on_tick(limit, Side.SELL, rules) if type_ is OrderType.LIMIT else None
     price = limit_price or price
     wanted = _exit_quantity(wish, sellable, price)
-    largest = rules.market_max_quantity if type_ is OrderType.MARKET else ZERO
-    largest = largest or rules.max_quantity
+    largest = largest_quantity(rules, type_)
     # An exit never fails for being too large: the largest order that the exchange takes leaves at once.
     capped = min(wanted, largest) if largest else wanted
     quantity = round_down(capped, quantity_step(rules, type_))
@@ -161,6 +161,12 @@ def quantity_step(rules: SymbolRules, type_: OrderType) -> Decimal:
 
 def smallest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:
     return max(rules.min_quantity, rules.market_min_quantity) if type_ is OrderType.MARKET else rules.min_quantity
+
+
+def largest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:
+    """0 is no limit. Of the two limits of a market order the smaller one holds."""
+    limits = (rules.max_quantity, rules.market_max_quantity if type_ is OrderType.MARKET else ZERO)
+    return min((limit for limit in limits if limit), default=ZERO)
 
 
 def on_tick(price: Decimal | None, side: Side, rules: SymbolRules) -> Decimal | None:
