@@ -326,7 +326,7 @@ class Settings(BaseSettings):
     capital_allocation_percent: Percent | None = Field(
         None, description="Size of alerts that carry none, in percent of the free balance; before TRADE_AMOUNT_USDT."
     )
-    max_open_trades: Count = Field(3, description="Most positions open at once.")
+    max_open_trades: Count = Field(3, description="Most entries held at once; each counts until it is sold.")
     max_trades_per_day: Count = Field(10, description="Most entries in a UTC day.")
     max_daily_loss_usdt: Money | None = Field(
         None, description="No more entries once a UTC day's realised loss in USDT has reached this; empty = off."

@@ -1,4 +1,4 @@
-"""The words about the settings agree with the settings: `.env.example` and `docs/settings.md` against `config.py`."""
+"""The words about the settings agree with the settings: `.env.example` and README's table against `config.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from models import plain
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = (ROOT / ".env.example").read_text()
-TABLE = (ROOT / "docs" / "settings.md").read_text()
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = (ROOT / "README.md").read_text()
+TABLE = README.split("\n## Settings\n")[1].split("\n## ")[0]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def default_of(name: str) -> str:
@@ -86,7 +87,10 @@ def test_the_example_is_a_good_env_file_that_changes_nothing(tmp_path: Path, unc
 def test_the_pages_name_only_settings_that_there_are(page: Path) -> None:
     mentioned = set(re.findall(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b(?==|`)", page.read_text()))
     known = {*SETTING_NAMES, *(alias for aliases in ALIASES.values() for alias in aliases), "ON_FAILURE"}
-    assert {name for name in mentioned - known if not name.startswith(("RAILWAY_", "RAILPACK_"))} <= {"BINANCE_REAL"}
+    assert {name for name in mentioned - known if not name.startswith(("RAILWAY_", "RAILPACK_"))} <= {
+        "BINANCE_REAL",
+        "NOT_PLACED",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1318,7 +1318,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(FIELD_NAMES) | st.text(max_size=8), JSON_VALUES, max_size=10))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_json_gives_a_signal_or_an_alert_error(document: dict[str, Any]) -> None:
     _survives(json.dumps(document).encode())
     _survives(
@@ -1392,10 +1392,10 @@ def test_hostile_bodies_of_16_kib_take_no_more_than_a_moment(around: str) -> Non
     for unit in HOSTILE:
         unit = unit.replace("·", " ")
         body = around.replace("…", unit * (FULL // len(unit.encode()))).encode()[:FULL]
-        start = time.perf_counter()
+        start = time.process_time()
         _survives(body)
         alert_key(body, SECRET)
-        assert time.perf_counter() - start < 0.5, (around, unit)
+        assert time.process_time() - start < 0.5, (around, unit)
 
 
 def test_many_different_fields_take_no_more_than_a_moment() -> None:
@@ -1405,6 +1405,6 @@ def test_many_different_fields_take_no_more_than_a_moment() -> None:
         ";".join(f"{name}=1" for name in names),
         "&".join(f"{name}=1" for name in names),
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         _survives(body.encode())
-        assert time.perf_counter() - start < 0.5
+        assert time.process_time() - start < 0.5
