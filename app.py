@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,7 @@ log = logging.getLogger("gatehouse")
 MAX_BODY_BYTES = 16_384
 BODY_SECONDS = 2.0
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
-REPLY_SECONDS = 2.4
+REPLY_SECONDS = 2.3
 CLOSE_ALL_SECONDS = 8.0
 STOP_SECONDS = 4
 SLOWED_SECONDS = 1.0
@@ -305,18 +306,11 @@ class Door:
             "csv_lag": {name: csv.lag for name, csv in self.gate.csvs.items()},
             "csv_problems": {name: csv.problem for name, csv in self.gate.csvs.items() if csv.problem},
             "journal_problem": self.trader.journal_problem,
+            "halted": self.gate.engine.halted,
             "drift": self.trader.drift,
-            "latencies_ms": await self._latencies(),
+            "latencies_ms": _latencies(self.trader.latencies_ms),
             "warnings": self.gate.settings.warnings,
         }
-
-    async def _latencies(self) -> dict[str, Any]:
-        """Of the last hundred orders: from the alert's receipt to the outcome."""
-        executions = await asyncio.to_thread(self.gate.journal.executions, 100)
-        waits = sorted((e.at - e.order.received_at).total_seconds() * 1000 for e in executions)
-        if not waits:
-            return {"orders": 0}
-        return {"orders": len(waits), "median": round(waits[len(waits) // 2], 1), "max": round(waits[-1], 1)}
 
     async def executions(self, request: Request) -> Response:
         await self._owner_only(request)
@@ -401,6 +395,14 @@ def _balances(trader: Trader, broker: str) -> dict[str, Any] | None:
     return replies.balances_view(dated.value if dated else None)
 
 
+def _latencies(last: Iterable[float]) -> dict[str, Any]:
+    """Of the last hundred orders: from the alert's receipt to the outcome."""
+    waits = sorted(last)
+    if not waits:
+        return {"orders": 0}
+    return {"orders": len(waits), "median": round(waits[len(waits) // 2], 1), "max": round(waits[-1], 1)}
+
+
 async def _read_body(request: Request) -> bytes:
     """Raises BadRequest 413 or 408; never holds more than the limit in memory."""
     body = bytearray()
@@ -421,7 +423,7 @@ def _bearer(request: Request) -> list[str]:
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_ROWS:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MAX_ROWS:
         raise BadRequest(400, f"limit must be a whole number from 1 to {MAX_ROWS}")
     return int(text)
 
@@ -432,9 +434,9 @@ def _since(text: str | None) -> datetime | None:
     try:
         # A plus sign in a query string arrives as a space.
         since = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-    except ValueError as exc:
+        return since.replace(tzinfo=UTC) if since.tzinfo is None else since.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise BadRequest(400, "since must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
-    return since.replace(tzinfo=UTC) if since.tzinfo is None else since.astimezone(UTC)
 
 
 def _json(status: int, content: Mapping[str, Any]) -> Response:
@@ -466,6 +468,8 @@ async def _unforeseen(request: Request, exc: Exception) -> Response:
 def serve(gate: Gatehouse) -> None:
     """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
     settings = gate.settings
+    # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
     uvicorn.run(
         create_app(gate),

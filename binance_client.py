@@ -154,7 +154,10 @@ class BinanceClient:
             raise BrokerError(f"{self.name} sent no usable rules for {symbol}: {exc!r}") from exc
 
     def current_price(self, symbol: str) -> Decimal:
-        return _decimal(self._question("ticker/price", symbol=symbol), "price")
+        try:
+            return _decimal(self._question("ticker/price", symbol=symbol), "price")
+        except _BadReply as exc:
+            raise BrokerError(f"{self.name} sent no usable price of {symbol}: {exc}") from exc
 
     def balances(self) -> Mapping[str, Balance]:
         try:

@@ -310,11 +310,13 @@ def something_to_sell(case: Case) -> Verdict:
         return _refused("no_position", f"No position to close: {symbol} on spot is never short")
     if case.waits:
         return _passed("no_position", "Decided when the orders under way are settled")
-    if case.sellable > 0:
+    position = case.books.position(case.broker, symbol)
+    if position is not None and position.is_open and case.sellable > 0:
         return _passed("no_position", f"{plain(case.sellable)} held")
     if case.wish.quantity is not None:
         return _passed("no_position", "Nothing bought by this program; the account's own holding is used")
-    return _refused("no_position", f"No position to sell: nothing of {symbol} was bought here and is still held")
+    dust = f", only {plain(case.sellable)} that is too little to sell" if case.sellable else ""
+    return _refused("no_position", f"No position to sell: nothing of {symbol} was bought here and is still held{dust}")
 
 
 def quantity_is_precise(case: Case) -> Verdict:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -157,11 +157,13 @@ class Journal:
         self, limit: int, symbol: str | None = None, strategy: str | None = None, since: datetime | None = None
     ) -> list[Execution]:
         """Orders, newest change first, each once with its newest state."""
+        # Newest first and only as far as needed: grouping would read the whole history for the last few orders.
         found = self._read(
-            "SELECT body FROM events WHERE seq IN (SELECT MAX(seq) FROM events WHERE kind = 'order'"
-            " AND (?1 IS NULL OR symbol = ?1) AND (?2 IS NULL OR strategy = ?2) AND (?3 IS NULL OR at >= ?3)"
-            " GROUP BY signal_id) ORDER BY seq DESC LIMIT ?4",
-            (symbol, strategy, since.isoformat() if since else None, limit),
+            "SELECT body FROM events AS newest WHERE kind = 'order' AND (?1 IS NULL OR symbol = ?1)"
+            " AND (?2 IS NULL OR strategy = ?2) AND (?3 IS NULL OR at >= ?3)"
+            " AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.signal_id = newest.signal_id"
+            " AND later.kind = 'order' AND later.seq > newest.seq) ORDER BY seq DESC LIMIT ?4",
+            (symbol, strategy, since.astimezone(UTC).isoformat() if since else None, limit),
         )
         changes = (from_text(OrderChanged, body) for (body,) in found)
         return [Execution(change.order, change.at) for change in changes]

@@ -183,10 +183,12 @@ class RiskEngine:
             self._journal.probe()
 
     def _record(self, events: Sequence[Event]) -> None:
-        # Disk first, memory second: what cannot be written did not happen.
-        self._journal.append(events)
+        # What cannot be folded is not written, and what cannot be written did not happen: disk first, memory second.
+        books = self._books
         for event in events:
-            self._books = fold(self._books, event)
+            books = fold(books, event)
+        self._journal.append(events)
+        self._books = books
 
     def _duplicate(self, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)

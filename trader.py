@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,8 +48,8 @@ THREADS = 64
 class Patience:
     """How long is waited for what, in seconds."""
 
-    view: float = 1.0  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
-    resend: float = 1.5  # an order that certainly never left may be sent again for so long
+    view: float = 0.8  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
+    resend: float = 1.2  # an order that certainly never left may be sent again for so long
     order: float = 12.0  # total, for one order's reply; Binance itself answers within 10
     ask: float = 12.0  # total, for one look-up
     first_look: float = 0.2  # before the first look-up of an unknown order, and growing from there
@@ -117,6 +118,7 @@ class Trader:
         self.stopping = False
         self.journal_problem = ""
         self.drift: list[dict[str, str]] = []
+        self.latencies_ms: deque[float] = deque(maxlen=100)
         self._signals_csv = signals_csv
         self._trades_csv = trades_csv
         self._clock = clock
@@ -173,11 +175,9 @@ class Trader:
         self._note_price(alert)
         try:
             record = await self._on_thread(self._decide, alert, view, ticket.claim)
-        except JournalError as exc:
-            self.journal_problem = str(exc)
-            log.error("nothing was decided: %s", exc)
-            ticket.problem = "the journal cannot be written; nothing was placed"
-            ticket.tell(None)
+        except Exception as exc:
+            # Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves.
+            self._could_not_decide(exc, ticket)
             return
         if record is None:
             return
@@ -188,6 +188,16 @@ class Trader:
             ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
             return
         await self._see_through(record.order, ticket)
+
+    def _could_not_decide(self, exc: Exception, ticket: Ticket) -> None:
+        if isinstance(exc, JournalError):
+            self.journal_problem = str(exc)
+            log.error("nothing was decided: %s", exc)
+            ticket.problem = "the journal cannot be written; nothing was placed"
+        else:
+            log.error("nothing was decided", exc_info=exc)
+            ticket.problem = "unforeseen error, it is in the log; nothing was placed"
+        ticket.tell(None)
 
     async def _until_ready(self, alert: Alert, ticket: Ticket) -> None:
         """Entries wait for recovery, exits do not."""
@@ -226,6 +236,14 @@ class Trader:
 
     async def _see_through(self, order: Order, ticket: Ticket | None) -> None:
         """From its intent to its ending, whoever waits for it or not."""
+        try:
+            await self._live(order, ticket)
+        except Exception:
+            # Nobody knows any more what became of this order: no new risk until somebody has looked.
+            self.engine.halted = f"unforeseen error around order {order.client_order_id}; see the log, then restart"
+            raise
+
+    async def _live(self, order: Order, ticket: Ticket | None) -> None:
         if ticket:
             ticket.order = order
         if order.status is OrderStatus.INTENT:
@@ -244,6 +262,7 @@ class Trader:
             await self._see_through(again, ticket)
             return
         if ticket:
+            self.latencies_ms.append((self._clock() - order.received_at).total_seconds() * 1000)
             ticket.tell(order)
         if order.status in RESTING:
             self._spawn(self._follow(order), self._tasks)
@@ -272,7 +291,7 @@ class Trader:
             outcome = await self._hand_over(order)
             if not isinstance(outcome, Refused) or not outcome.never_left:
                 break
-            pause = 0.1 if outcome.retry_after_seconds is None else outcome.retry_after_seconds
+            pause = max(0.1, outcome.retry_after_seconds or 0.0)
             if loop.time() + pause >= give_up_at:
                 break
             await asyncio.sleep(pause)
