@@ -60,12 +60,8 @@ def read_positions(found: Found, from_type: list[Said]) -> Positions:
 
 def _flat_by_verb(found: Found) -> list[Said]:
     """`action: flat` carries {{strategy.market_position}}, and so does Finandy's `positionSide: flat`."""
-    return [
-        said
-        for meaning in ("action", "position_side")
-        for said in found.get(meaning, NOTHING)
-        if isinstance(said.value, str) and said.value.strip().lower() == "flat"
-    ]
+    said = found.get("action", NOTHING) + found.get("position_side", NOTHING)
+    return [one for one in said if isinstance(one.value, str) and one.value.strip().lower() == "flat"]
 
 
 def _position(field: str, raw: Value) -> str:

@@ -64,13 +64,13 @@ def read_json(text: str) -> dict[str, Value]:
         raise AlertError("body", "one alert, not a batch: send one order per alert", document)
     if not isinstance(document, dict):
         raise AlertError("body", "a JSON object", "a single value")
-    if any(sign in text for sign in _SIGNS_OF_TROUBLE):
+    if _SIGN_OF_TROUBLE.search(text):
         _check(document)
     return document
 
 
 # Without one of these in the text there can be no placeholder, NaN, lone surrogate or NUL in what was decoded.
-_SIGNS_OF_TROUBLE = ("{{", "\\u", "NaN", "Infinity")
+_SIGN_OF_TROUBLE = re.compile(r"\{\{|\\u|NaN|Infinity")
 
 
 def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:

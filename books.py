@@ -178,7 +178,8 @@ def _with_decision(books: Books, record: DecisionRecord) -> Books:
         books,
         orders={**books.orders, order.client_order_id: order},
         last_accepted=_with_cooldown(books, order),
-        entries_today=books.entries_today + _counts_today(books, order),
+        # Whatever the clock says: after a step back to yesterday, an entry still counts against a limit.
+        entries_today=books.entries_today + order.is_entry,
     )
 
 

@@ -128,7 +128,7 @@ class RiskEngine:
         Raises ValueError when the change is not legal, JournalError when it cannot be written (say it again then).
         """
         with self._lock:
-            current = self._books.orders.get(order.client_order_id, order)
+            current = self._latest(order)
             if _says_nothing_new(current, execution):
                 return current
             changed = replace(advanced(self._books.as_of(now), current, execution, now), never_left=never_left)
@@ -137,6 +137,11 @@ class RiskEngine:
                 events.append(OrderChanged(_next_attempt(changed, now), now))
             self._record(events)
             return changed
+
+    def _latest(self, order: Order) -> Order:
+        """As the books know it. Two may ask about one order at once: an ending told twice must not fill it twice."""
+        ended = (o for o in reversed(self._books.recent) if o.client_order_id == order.client_order_id)
+        return self._books.orders.get(order.client_order_id) or next(ended, order)
 
     def next_attempt(self, order: Order) -> Order | None:
         """The intent that took the place of an exit, if there is one."""

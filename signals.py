@@ -217,6 +217,8 @@ class Prices(NamedTuple):
 # The price of an order: what names it, then what the chart showed.
 ORDER_PRICES = ("limit_price", "price", "entry_price")
 REFERENCE_PRICES = ("price", "entry_price", "exit_price", "limit_price", "chart_price", "trigger_price")
+PRICE_MEANINGS = frozenset({*REFERENCE_PRICES, "stop_price"})
+NO_PRICES = Prices(None, None)
 
 
 def _type(found: Found) -> tuple[OrderType, list[Said]]:
@@ -249,6 +251,8 @@ def _subtype(said: Said) -> OrderType:
 
 
 def _prices(found: Found, kind: OrderType, order: Order) -> Prices:
+    if kind is OrderType.MARKET and PRICE_MEANINGS.isdisjoint(found):
+        return NO_PRICES
     stated = {meaning: agreed(found, meaning, values.price) for meaning in REFERENCE_PRICES if meaning in found}
     stop_price = agreed(found, "stop_price", values.price)
     if kind in STOP_TYPES:

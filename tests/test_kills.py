@@ -1,0 +1,410 @@
+"""kill -9 at every step of an order's life, during recovery too, with replies lost at the same time.
+
+Two lanes run side by side, each with its own exchange and its own daemon. Every round has a symbol of its own, so that
+what the exchange has of one alert can be counted. What counts is always what the exchange did, never what we believe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from fake_binance import FakeBinance
+from fake_matching import Order
+from harness import (
+    API_KEY,
+    API_SECRET,
+    Daemon,
+    Nursery,
+    Reply,
+    assert_csvs_equal_journal,
+    binance,
+    can_connect,
+    eventually,
+)
+from run_daemon import STEPS
+
+PRICE = Decimal(100)
+STEP = Decimal("0.00001")  # of BTCUSDT, whose rules the made-up symbols have
+ENDINGS = {"FILLED", "CANCELED", "EXPIRED", "REJECTED", "NOT_PLACED"}
+
+# The absence of an order is proven so soon after it left; an exchange that is late is less late than that.
+ABSENCE_SECONDS, SLACK_SECONDS, LATE_SECONDS = 0.5, 0.25, 0.2
+
+AT_ANY_TIME = "at any time after the start"
+NOT_ON_RECORD_YET = {"before the decision", "inside the decision's transaction"}
+ON_RECORD_BUT_NOT_SENT = {
+    "after the decision's commit",
+    "inside the signals row",
+    "after the signals row",
+    "before the order leaves",
+}
+PERHAPS_SENT = {"while the order is under way", AT_ANY_TIME}
+IN_RECOVERY = ("inside the outcome's transaction", "after the outcome's commit", "inside the trades row", AT_ANY_TIME)
+
+kills: Counter[str] = Counter()
+counting = threading.Lock()
+starting = threading.Lock()
+
+
+@dataclass
+class Lane:
+    """One exchange, one data folder, and everything that was sent there and answered."""
+
+    exchange: FakeBinance
+    daemon: Daemon
+    name: str
+    replies: list[Reply] = field(default_factory=list)
+    cut_off: int = 0  # requests that got no answer because the process died
+    rounds: int = 0
+    kills_in_recovery: Iterator[str] = field(default_factory=lambda: itertools.cycle(IN_RECOVERY))
+
+    def new_symbol(self) -> str:
+        self.rounds += 1
+        base = f"{self.name}{self.rounds}"
+        self.exchange.add_symbol(f"{base}USDT", base, "USDT", PRICE)
+        return f"{base}USDT"
+
+    def start(self, crash_at: str = "") -> None:
+        with starting:
+            self.daemon.start(wait=False, crash_at=crash_at)
+
+    def start_and_stay(self) -> None:
+        self.start()
+        self.daemon.wait_until_ready()
+
+    def kill(self, step: str) -> None:
+        self.daemon.kill()
+        count_kill(step)
+
+    def post(self, alert: dict[str, object]) -> Reply | None:
+        """None when the process died before it could answer."""
+        try:
+            reply = self.daemon.post(**alert)
+        except (OSError, HTTPException, ValueError):
+            self.cut_off += 1
+            return None
+        self.replies.append(reply)
+        return reply
+
+    def post_until_dead(self, alert: dict[str, object], step: str) -> None:
+        """The alert that the process dies of."""
+        eventually(
+            lambda: can_connect(self.daemon.port) or not self.daemon.is_alive(), 10, lambda: self.daemon.log()[-2000:]
+        )
+        while self.daemon.is_alive():
+            self.post(alert)
+            if step != AT_ANY_TIME:
+                self.daemon.wait_until_dead(5)
+        count_kill(step)
+
+    def orders_of(self, symbol: str, side: str) -> list[Order]:
+        return [order for order in self.exchange.orders if (order.symbol, order.side) == (symbol, side)]
+
+    def net_of_fees(self, symbol: str) -> Decimal:
+        """What the exchange gave and took of the base asset."""
+        base, net = symbol.removesuffix("USDT"), Decimal(0)
+        for trade in self.exchange.trades:
+            if trade.symbol == symbol:
+                net += trade.quantity if trade.is_buyer else -trade.quantity
+                net -= trade.commission if trade.commission_asset == base else 0
+        return net
+
+
+def count_kill(step: str) -> None:
+    with counting:
+        kills[step] += 1
+
+
+@pytest.fixture
+def lane(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Lane]]:
+    lanes: list[Lane] = []
+
+    def make(name: str, **settings: object) -> Lane:
+        exchange = FakeBinance(API_KEY, API_SECRET, balances={"USDT": 1_000_000}, weight_limit=10**9).start()
+        exchange.order_limit = 10**6
+        folder = tmp_path / name
+        folder.mkdir()
+        generous: dict[str, object] = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
+        quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
+        waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
+        made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
+        made.daemon.set(**waits | settings)
+        made.daemon.move_clock(seconds_to_noon())
+        lanes.append(made)
+        return made
+
+    yield make
+    for made in lanes:
+        made.daemon.kill()
+        made.exchange.stop()
+
+
+def seconds_to_noon() -> float:
+    """Counts of a day are compared: no midnight may come in between."""
+    now = datetime.now(UTC)
+    return (now.replace(hour=12, minute=0, second=0) + timedelta(days=1) - now).total_seconds()
+
+
+# --- one round ----------------------------------------------------------------------------------------------------------
+
+
+def entry(symbol: str, type_: str) -> dict[str, object]:
+    if type_ == "LIMIT":
+        return {"symbol": symbol, "side": "BUY", "type": "LIMIT", "quantity": 0.5, "price": 90}
+    return {"symbol": symbol, "side": "BUY", "amount_usdt": 50}
+
+
+def exit_of(symbol: str, type_: str) -> dict[str, object]:
+    if type_ == "LIMIT":
+        return {"symbol": symbol, "side": "SELL", "type": "LIMIT", "quantity": 0.4, "price": 110}
+    return {"symbol": symbol, "side": "SELL"}
+
+
+def lose_a_reply(lane: Lane, fault: str) -> None:
+    if fault == "reply lost":
+        lane.exchange.fail_next("reset", executed=True)
+    if fault == "late":
+        lane.exchange.fail_next("late", seconds=LATE_SECONDS, then="reset")
+
+
+def kill_and_check(lane: Lane, step: str, side: str, type_: str, fault: str) -> None:
+    symbol = lane.new_symbol()
+    alert = entry(symbol, type_) if side == "BUY" else exit_of(symbol, type_)
+    if side == "SELL":
+        bought = lane.post(entry(symbol, "MARKET"))
+        assert bought is not None
+        assert bought["status"] == "FILLED"
+    lane.kill("idle")
+    lose_a_reply(lane, fault)
+    lane.start(crash_at=step)
+    lane.post_until_dead(alert, step)
+    lane.exchange.clear_faults()
+    kill_in_recovery(lane)
+    if type_ == "LIMIT" and fault:
+        let_it_fill(lane, symbol, side)  # while nobody is looking
+    lane.start()
+    send_four_times(lane, alert)
+    if type_ == "LIMIT":
+        let_it_fill(lane, symbol, side)
+    wait_for_endings(lane)
+    assert_one_order_at_most(lane, symbol, side, step)
+    assert_records_are_whole(lane)
+    assert_books_equal_the_exchange(lane)
+
+
+def kill_in_recovery(lane: Lane) -> None:
+    """Recovery dies at a step of its own; where it has nothing to do at that step, it is killed when done."""
+    step = next(lane.kills_in_recovery)
+    lane.start(crash_at=step)
+    eventually(
+        lambda: not lane.daemon.is_alive() or (step != AT_ANY_TIME and has_nothing_left_to_do(lane)),
+        10,
+        lambda: f"neither dead nor done: {lane.daemon.log()[-3000:]}",
+    )
+    lane.kill(f"recovery: {step}")
+
+
+def has_nothing_left_to_do(lane: Lane) -> bool:
+    try:
+        return lane.daemon.is_healthy() and not lane.daemon.owner_get("/status")["unresolved_orders"]
+    except (OSError, HTTPException):
+        return False
+
+
+def send_four_times(lane: Lane, alert: dict[str, object]) -> None:
+    """As TradingView does that got no answer: two of them at the same moment, while recovery is still looking."""
+    lane.daemon.wait_until_listening()
+    with ThreadPoolExecutor(2) as senders:
+        twins = list(senders.map(lane.post, [alert, alert]))
+    lane.daemon.wait_until_settled()
+    replies = [*twins, lane.post(alert), lane.post(alert)]
+    assert all(reply is not None and reply.status in (200, 202) for reply in replies), replies
+    decisions = Counter(reply["decision"] for reply in replies if reply)
+    assert decisions["DUPLICATE"] >= 3, replies
+    assert decisions["DUPLICATE"] + decisions["ACCEPTED"] == 4, replies
+
+
+def let_it_fill(lane: Lane, symbol: str, side: str) -> None:
+    lane.exchange.set_price(symbol, 90 if side == "BUY" else 110)
+
+
+def wait_for_endings(lane: Lane) -> None:
+    eventually(
+        lambda: not lane.daemon.orders_without_ending(), 10, lambda: f"without ending: {lane.daemon.orders_without_ending()}"
+    )
+
+
+# --- what must hold -----------------------------------------------------------------------------------------------------
+
+
+def assert_one_order_at_most(lane: Lane, symbol: str, side: str, step: str) -> None:
+    there = lane.orders_of(symbol, side)
+    assert len(there) <= 1, f"{len(there)} orders for one alert"
+    assert set(lane.exchange.posts_by_client_id.values()) <= {1}
+    assert set(lane.exchange.orders_by_client_id.values()) <= {1}
+    if side == "BUY" and step in ON_RECORD_BUT_NOT_SENT:
+        assert not there, "an entry is not sent after the restart"
+    elif side == "SELL" or step not in PERHAPS_SENT:
+        # An exit that was proven never placed is still wanted; what was never decided is decided anew.
+        assert len(there) == 1, f"lost: {side} {symbol}"
+
+
+def assert_records_are_whole(lane: Lane) -> None:
+    """Every answered request has its one row, every intent its one ending, and both files are the journal."""
+    assert_csvs_equal_journal(lane.daemon)
+    signals, trades = lane.daemon.signals(), lane.daemon.trades()
+    rows = Counter(row["SignalID"] for row in signals)
+    assert set(rows.values()) <= {1}
+    answered = Counter(reply["signal_id"] for reply in lane.replies if reply.body.get("signal_id"))
+    assert set(answered.values()) <= {1}
+    assert answered.keys() <= rows.keys(), "an answered request has no row"
+    assert len(rows) - len(answered) <= lane.cut_off, "a row that nobody asked for"
+    accepted = {row["SignalID"] for row in signals if row["Decision"] == "ACCEPTED"}
+    assert accepted == {row["SignalID"] for row in trades}
+    endings = Counter(row["ClientOrderID"] for row in trades if row["Status"] in ENDINGS)
+    assert endings == dict.fromkeys((row["ClientOrderID"] for row in trades), 1), "an intent without its one ending"
+    assert all(row.keys() == trades[0].keys() and None not in row.values() for row in trades)
+
+
+def assert_books_equal_the_exchange(lane: Lane) -> None:
+    orders = {order.client_id: order for order in lane.exchange.orders}
+    rows = {row["ClientOrderID"]: row for row in lane.daemon.trades() if row["Status"] in ENDINGS}
+    placed = {client_id for client_id, row in rows.items() if row["Status"] != "NOT_PLACED"}
+    assert placed == orders.keys()
+    for client_id, order in orders.items():
+        row = rows[client_id]
+        assert (row["OrderID"], row["Status"]) == (str(order.order_id), order.status)
+        assert Decimal(row["Quantity"]) == order.executed
+        assert Decimal(row["TradeAmount"]) == order.quote_executed
+    held = {symbol: lane.net_of_fees(symbol) for symbol in {order.symbol for order in orders.values()}}
+    held = {symbol: quantity for symbol, quantity in held.items() if quantity >= STEP}
+    positions = lane.daemon.owner_get("/positions")["positions"]
+    assert {p["symbol"]: Decimal(str(p["quantity"])) for p in positions} == held
+    status = lane.daemon.owner_get("/status")
+    assert status["trades_today"] == sum(1 for order in orders.values() if order.side == "BUY")
+    assert status["open_trades"] == len(held)
+    assert status["drift"] == []
+
+
+def assert_exact_at_the_limit(lane: Lane, limit: str, count: str, reason: str) -> None:
+    """After all that, exactly one more passes."""
+    now = lane.daemon.owner_get("/status")[count]
+    lane.kill("idle")
+    lane.daemon.set(**{limit: now + 1})
+    lane.start_and_stay()
+    one_more, one_too_many = (lane.post(entry(lane.new_symbol(), "MARKET")) for _ in range(2))
+    assert one_more is not None
+    assert (one_more["decision"], one_more["status"]) == ("ACCEPTED", "FILLED")
+    assert one_too_many is not None
+    assert one_too_many["decision"] == "REJECTED"
+    assert one_too_many["reason"].startswith(f"{reason}: {now + 1} ")
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_it_neither_doubles_nor_loses_an_order(step: str, lane: Callable[..., Lane]) -> None:
+    market, limit = lane("M"), lane("L")
+
+    def run_market() -> None:
+        market.start_and_stay()
+        for side, fault in itertools.product(("BUY", "SELL"), ("", "reply lost")):
+            kill_and_check(market, step, side, "MARKET", fault)
+        assert_exact_at_the_limit(market, "max_trades_per_day", "trades_today", "Daily limit reached")
+
+    def run_limit() -> None:
+        limit.start_and_stay()
+        for side, fault in itertools.product(("BUY", "SELL"), ("", "late")):
+            kill_and_check(limit, step, side, "LIMIT", fault)
+        assert_exact_at_the_limit(limit, "max_open_trades", "open_trades", "Open trades limit reached")
+
+    with ThreadPoolExecutor(2) as lanes:
+        for running in [lanes.submit(run_market), lanes.submit(run_limit)]:
+            running.result()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_paper_trades_once_and_its_balance_is_its_trades(step: str, lane: Callable[..., Lane]) -> None:
+    """Paper has no exchange to ask: what was not on the record when it died never happened."""
+    paper = lane("P", binance_api_key=None, binance_api_secret=None, binance_api_url=None, paper_balance_usdt=1000)
+    for number, alert in enumerate(paper_alerts()):
+        paper.start(crash_at=step)
+        paper.post_until_dead(alert, step)
+        kill_in_recovery(paper)
+        paper.start()
+        send_four_times(paper, alert)
+        wait_for_endings(paper)
+        assert_records_are_whole(paper)
+        assert_paper_balance_is_its_trades(paper)
+        if alert["side"] == "SELL":
+            assert paper.daemon.owner_get("/status")["open_trades"] == 0, "an exit is tried again after the restart"
+        paper.kill(f"idle {number}")
+
+
+def paper_alerts() -> list[dict[str, object]]:
+    return [{"symbol": "BTCUSDT", "side": side, "amount_usdt": 50, "price": 43000 + step} for step, side in
+            enumerate(("BUY", "SELL", "BUY"))]
+
+
+def assert_paper_balance_is_its_trades(paper: Lane) -> None:
+    expected = {"USDT": Decimal(1000), "BTC": Decimal(0)}
+    filled = [row for row in paper.daemon.trades() if row["Status"] == "FILLED"]
+    for row in filled:
+        sign = 1 if row["Action"] == "BUY" else -1
+        expected["BTC"] += sign * Decimal(row["Quantity"])
+        expected["USDT"] -= sign * Decimal(row["TradeAmount"])
+        expected[row["FeeAsset"]] -= Decimal(row["Fee"])
+    status = paper.daemon.owner_get("/status")
+    for asset, amount in expected.items():
+        free = status["balances"]["PAPER"].get(asset, {"free": 0})["free"]
+        assert Decimal(str(free)) == pytest.approx(amount, abs=Decimal("0.000001"))
+    assert status["trades_today"] == sum(1 for row in filled if row["Action"] == "BUY")
+
+
+def test_killed_again_and_again_while_it_recovers_it_finds_the_one_order(lane: Callable[..., Lane]) -> None:
+    """The reply was lost, and the exchange does not find the order for a while: every start begins to look anew."""
+    there = lane("R")
+    symbol = there.new_symbol()
+    there.exchange.lookup_lag_seconds = 1.5
+    there.daemon.set(test_absence_seconds=3)
+    there.start_and_stay()
+    there.exchange.fail_next("stall", executed=True)
+    first = there.post(entry(symbol, "MARKET"))
+    assert first is not None
+    assert (first.status, first["status"]) == (202, "PENDING")
+    for number in range(12):
+        there.kill(f"recovery {number}")
+        there.start(crash_at=AT_ANY_TIME)
+        there.daemon.wait_until_dead()
+        count_kill(f"recovery {number}")
+        there.start(crash_at=next(there.kills_in_recovery))
+        if number % 3 == 0:
+            eventually(lambda: not there.daemon.is_alive() or there.daemon.is_healthy(), 10, there.daemon.log)
+    there.kill("recovery")
+    there.start_and_stay()
+    there.daemon.wait_until_settled()
+    assert [order.status for order in there.orders_of(symbol, "BUY")] == ["FILLED"]
+    assert_one_order_at_most(there, symbol, "BUY", "after the broker's answer")
+    assert_records_are_whole(there)
+    assert_books_equal_the_exchange(there)
+
+
+def test_there_were_at_least_a_hundred_kills() -> None:
+    if not kills.keys() >= STEPS.keys():
+        pytest.skip("only some of the steps were run")
+    at_steps = sum(kills[step] for step in STEPS)
+    recovering = sum(count for step, count in kills.items() if step.startswith("recovery"))
+    print(f"\n{sum(kills.values())} kills: {at_steps} at the steps of an order's life, {recovering} in recovery")
+    assert at_steps >= 100
+    assert recovering >= 100

@@ -1,0 +1,103 @@
+"""Builds everything that runs from the settings: folder, journal, engine, brokers, CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker import Broker
+from checks import Limits
+from config import Settings
+from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
+from data_folder import DataFolder
+from journal import SIGNALS, TRADES, Journal
+from paper_client import PaperClient
+from risk import RiskEngine
+from trader import Patience
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Gatehouse:
+    """Everything that runs, wired. `secret` is the one in force, whether given or made."""
+
+    settings: Settings
+    secret: str
+    folder: DataFolder
+    journal: Journal
+    engine: RiskEngine
+    brokers: Mapping[str, Broker]
+    csvs: Mapping[str, CsvFile]
+    clock: Callable[[], datetime]
+    patience: Patience
+    started_at: datetime
+
+
+def open_gatehouse(
+    settings: Settings, clock: Callable[[], datetime] = utc_now, patience: Patience | None = None
+) -> Gatehouse:
+    """Locks the folder, opens the records and builds the brokers. Raises FolderError or JournalError."""
+    folder = DataFolder(settings.log_dir)
+    journal = Journal(folder.journal_path)
+    csvs = {
+        SIGNALS: _csv(settings.log_dir, SIGNALS, SIGNALS_COLUMNS, journal, clock),
+        TRADES: _csv(settings.log_dir, TRADES, TRADES_COLUMNS, journal, clock),
+    }
+    for csv in csvs.values():
+        csv.open()
+    given = settings.webhook_secret_key
+    return Gatehouse(
+        settings=settings,
+        secret=given.get_secret_value() if given else folder.own_secret(),
+        folder=folder,
+        journal=journal,
+        engine=RiskEngine(journal, limits_of(settings)),
+        brokers=build_brokers(settings),
+        csvs=csvs,
+        clock=clock,
+        patience=patience or Patience(),
+        started_at=clock(),
+    )
+
+
+def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, clock: Callable[[], datetime]) -> CsvFile:
+    return CsvFile(
+        folder / f"{file}.csv",
+        columns,
+        rows_after=lambda number: journal.rows_after(file, number),
+        clock=clock,
+        last_number=lambda: journal.last_number(file),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
+
+
+def build_brokers(settings: Settings) -> dict[str, Broker]:
+    """Only what is configured. An exchange's library is imported only when there are keys for it."""
+    brokers: dict[str, Broker] = {"PAPER": PaperClient(settings.paper_balance_usdt)}
+    for name in settings.brokers:
+        if name == "BINANCE":
+            brokers[name] = _binance(settings, name, "binance")
+        if name == "BINANCE_REAL":
+            brokers[name] = _binance(settings, name, "binance_real")
+    return brokers
+
+
+def _binance(settings: Settings, name: str, prefix: str) -> Broker:
+    from binance_client import BinanceClient
+
+    key, secret = getattr(settings, f"{prefix}_api_key"), getattr(settings, f"{prefix}_api_secret")
+    return BinanceClient(
+        name,
+        key.get_secret_value(),
+        secret.get_secret_value(),
+        testnet=settings.mode_of(name) == "TESTNET",
+        api_url=getattr(settings, f"{prefix}_api_url") or "",
+    )
