@@ -73,6 +73,8 @@ def _position(field: str, raw: Value) -> str:
 
 def _position_size(found: Found, after: str | None, after_field: str) -> Decimal | None:
     """Signed. TradingView's market_position_size has no sign of its own: the word gives it."""
+    if "position_size" not in found and "market_position_size" not in found:
+        return None
     sizes = [(said.path, values.number(said.path, said.value)) for said in found.get("position_size", NOTHING)]
     for said in found.get("market_position_size", NOTHING):
         absolute = values.number(said.path, said.value)
@@ -85,7 +87,7 @@ def _position_size(found: Found, after: str | None, after_field: str) -> Decimal
             raise contradiction(sizes[0][0], str(sizes[0][1]), field, str(size))
         if after is not None and _heading(size) != after:
             raise contradiction(field, str(size), after_field, after)
-    return sizes[0][1] if sizes else None
+    return sizes[0][1] if sizes else None  # a market_position_size without a position says nothing
 
 
 # --- the order ---------------------------------------------------------------------------------------------------

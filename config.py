@@ -187,16 +187,21 @@ def _revealed(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-# What example files and first tries say, without case and signs. Nothing random contains any of these.
+# What example files say, without case and signs. Nothing random contains any of these.
 _PLACEHOLDERS = re.compile(
     "change(me|this|it)|replace(me|this|with)|placeholder|your(own|api|key|secret|webhook|password|token)"
-    "|(secret|key|token|password)here|(insert|enter|put)your|examplesecret|secretexample|mysecretkey|webhooksecret"
-    "|supersecret|1234567890123456|(01)?23456789abcdef|1234567890abcdef|abcdefghijklmnop|qwertyuiopasdfgh|(password){2}"
+    "|(secret|key|token|password)here|(insert|enter|put)your"
 )
+# What people type when they make one up: allowed, but told.
+_EASY = re.compile("secret|password|webhook|trading|123456|abcdef|qwerty")
 
 
 def _is_placeholder(secret: str) -> bool:
     return _PLACEHOLDERS.search(re.sub("[^a-z0-9]", "", secret.lower())) is not None
+
+
+def _is_easy_to_guess(secret: str) -> bool:
+    return len(set(secret)) < 8 or _EASY.search(secret.lower()) is not None
 
 
 def _check_webhook_secret(value: object) -> SecretStr:
@@ -205,8 +210,8 @@ def _check_webhook_secret(value: object) -> SecretStr:
         raise _Wrong("must be made of plain letters, digits and signs (printable ASCII)")
     if len(secret) < MIN_SECRET_CHARACTERS:
         raise _Wrong(f"must be at least {MIN_SECRET_CHARACTERS} characters, had {len(secret)}")
-    if _is_placeholder(secret) or len(set(secret)) < 5:
-        raise _Wrong("must be a secret of your own (`openssl rand -hex 24` makes one), was easy to guess")
+    if _is_placeholder(secret):
+        raise _Wrong("must be a secret of your own (`openssl rand -hex 24` makes one), was a placeholder")
     return SecretStr(secret)
 
 
@@ -507,15 +512,10 @@ def _default_broker_is_usable(settings: Settings) -> _Found:
         yield _Contradiction(("default_broker", *KEYS[name]), f"DEFAULT_BROKER is {name}, which needs {keys} to be set")
 
 
-def _usual_size_fits_the_limit(settings: Settings) -> _Found:
-    for size, limit in (
-        ("trade_amount_usdt", "max_risk_per_trade"),
-        ("flattrade_trade_amount", "flattrade_max_risk_per_trade"),
-        ("leverage", "max_leverage"),
-    ):
-        if getattr(settings, size) > getattr(settings, limit):
-            text = f"{_told(settings, size)} must not be above {_told(settings, limit)}"
-            yield _Contradiction((size, limit), text)
+def _leverage_fits_its_limit(settings: Settings) -> _Found:
+    if settings.leverage > settings.max_leverage:
+        text = f"{_told(settings, 'leverage')} must not be above {_told(settings, 'max_leverage')}"
+        yield _Contradiction(("leverage", "max_leverage"), text)
 
 
 def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
@@ -536,7 +536,7 @@ _RULES: tuple[Callable[[Settings], _Found], ...] = (
     _exchange_keys_need_a_secret,
     _keys_come_together,
     _default_broker_is_usable,
-    _usual_size_fits_the_limit,
+    _leverage_fits_its_limit,
     _testnet_is_not_the_real_exchange,
     _only_what_this_version_can,
 )
@@ -580,6 +580,11 @@ def _unwise(settings: Settings) -> Iterable[str]:
         yield f"HOST is {settings.host}, which Railway cannot reach: remove HOST"
     if not settings.surroundings.on_railway and not _is_loopback(settings.host):
         yield f"HOST is {settings.host}: alerts and their secret arrive unencrypted unless a proxy with TLS is in front"
+    if settings.webhook_secret_key and _is_easy_to_guess(settings.webhook_secret_key.get_secret_value()):
+        yield "WEBHOOK_SECRET_KEY looks easy to guess: `openssl rand -hex 24` makes a better one"
+    if settings.trade_amount_usdt > settings.max_risk_per_trade:
+        sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
+        yield f"{sizes}: entries whose alert names no size of its own are refused"
     if settings.direction == "short":
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"
 

@@ -178,6 +178,8 @@ def _market(found: Found, instrument: Instrument) -> Market | None:
 
 
 def _stated_market(found: Found) -> tuple[Said, Market] | None:
+    if "market" not in found and "category" not in found:
+        return None
     stated: list[tuple[Said, Market]] = []
     for said in (*found.get("market", NOTHING), *found.get("category", NOTHING)):
         word = squeeze(values.text(said.path, said.value))

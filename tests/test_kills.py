@@ -338,23 +338,28 @@ def test_killed_at_any_step_it_neither_doubles_nor_loses_an_order(step: str, lan
 def test_killed_at_any_step_paper_trades_once_and_its_balance_is_its_trades(step: str, lane: Callable[..., Lane]) -> None:
     """Paper has no exchange to ask: what was not on the record when it died never happened."""
     paper = lane("P", binance_api_key=None, binance_api_secret=None, binance_api_url=None, paper_balance_usdt=1000)
-    for number, alert in enumerate(paper_alerts()):
+    for side in ("BUY", "SELL"):
+        paper.start_and_stay()
+        bought = paper.post(paper_alert("BUY", 43000))
+        assert bought is not None
+        assert bought["status"] == "FILLED"
+        paper.kill("idle")
         paper.start(crash_at=step)
-        paper.post_until_dead(alert, step)
+        paper.post_until_dead(paper_alert(side, 44000), step)
         kill_in_recovery(paper)
         paper.start()
-        send_four_times(paper, alert)
+        send_four_times(paper, paper_alert(side, 44000))
         wait_for_endings(paper)
         assert_records_are_whole(paper)
         assert_paper_balance_is_its_trades(paper)
-        if alert["side"] == "SELL":
-            assert paper.daemon.owner_get("/status")["open_trades"] == 0, "an exit is tried again after the restart"
-        paper.kill(f"idle {number}")
+        if side == "SELL":
+            assert paper.daemon.owner_get("/status")["open_trades"] == 0, "an exit is still wanted after the restart"
+        paper.kill("idle")
 
 
-def paper_alerts() -> list[dict[str, object]]:
-    return [{"symbol": "BTCUSDT", "side": side, "amount_usdt": 50, "price": 43000 + step} for step, side in
-            enumerate(("BUY", "SELL", "BUY"))]
+def paper_alert(side: str, price: int) -> dict[str, object]:
+    size = {"amount_usdt": 50} if side == "BUY" else {}
+    return {"symbol": "BTCUSDT", "side": side, "price": price} | size
 
 
 def assert_paper_balance_is_its_trades(paper: Lane) -> None:
