@@ -125,7 +125,8 @@ class Door:
             alert = self._alert(parse_alert(body), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
-        if request.query_params.get("dry_run", "").lower() in ("1", "true", "yes"):
+        # Whoever writes dry_run means it: only a clear no places an order.
+        if request.query_params.get("dry_run", "no").lower() not in ("0", "false", "no"):
             preview = await self.trader.dry_run(alert)
             return _json(200, replies.dry_run_reply(alert.signal, alert.broker, preview))
         answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))
@@ -169,7 +170,8 @@ class Door:
 
     def _address(self, request: Request) -> str:
         peer = request.client.host if request.client else ""
-        forwarded = request.headers.get("x-forwarded-for", "")
+        # A proxy may add a line of its own below the one that the sender wrote.
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
         return client_address(peer, forwarded, self.gate.settings.trusted_proxy_hops)
 
     # --- looking ----------------------------------------------------------------------------------------------------

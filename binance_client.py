@@ -7,6 +7,7 @@ Rules of the answers: https://developers.binance.com/docs/binance-spot-api-docs/
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,10 @@ NO_SUCH_ORDER_CODE = -2013
 BAD_SYMBOL_CODES = frozenset({-1121, -1100})
 # Refused because it is there already: that is a reason to look, not a refusal.
 DUPLICATE_TEXT = "duplicate order"
+# The account may not see its trades, or there is no such list: asking again will not help.
+NEVER_LISTED = frozenset({400, 401, 403, 404})
+
+log = logging.getLogger("gatehouse.binance")
 
 STATUSES = {
     "NEW": OrderStatus.NEW,
@@ -123,8 +128,8 @@ class BinanceClient:
         except Exception as exc:
             return self._ending(exc)
         try:
-            return Done(_execution(order, raw, _fees(raw.get("fills") or [])))
-        except (_BadReply, AttributeError) as exc:
+            return Done(_execution(order, raw, _fees_of_reply(raw)))
+        except (_BadReply, AttributeError, TypeError) as exc:
             return Unknown(f"{self.name} answered with something that is not this order: {exc}")
 
     def look_up(self, order: Order) -> LookUp:
@@ -233,7 +238,14 @@ class BinanceClient:
             return ()
         if executed == order.executed_quantity and order.fees:
             return order.fees
-        trades = self._ask(self._client.get_my_trades, symbol=order.symbol, orderId=raw.get("orderId"))
+        try:
+            trades = self._ask(self._client.get_my_trades, symbol=order.symbol, orderId=raw.get("orderId"))
+        except BinanceAPIException as exc:
+            if exc.status_code not in NEVER_LISTED or exc.code == TIMESTAMP_CODE:
+                raise
+            # The fees will never be told; that the order was executed is known, and matters more.
+            log.warning("%s does not list the trades of %s: %s", self.name, order.client_order_id, _text(exc))
+            return ()
         if sum((_decimal(trade, "qty") for trade in trades), ZERO) != executed:
             raise _BadReply(f"{self.name} does not list all trades of {order.client_order_id} yet")
         return _fees(trades)
@@ -329,6 +341,14 @@ def _execution(order: Order, raw: Mapping[str, Any], fees: tuple[Fee, ...]) -> E
         status = OrderStatus.PARTIALLY_FILLED
     note = f"{plain(executed)} executed before it ended" if status is OrderStatus.EXPIRED else ""
     return Execution(status, str(raw["orderId"]), executed, _decimal(raw, "cummulativeQuoteQty"), fees, note)
+
+
+def _fees_of_reply(raw: Mapping[str, Any]) -> tuple[Fee, ...]:
+    """Without the fees we would believe to hold more than there is, and the exit would be refused for it."""
+    fills = raw.get("fills") or []
+    if sum((_decimal(fill, "qty") for fill in fills), ZERO) != _decimal(raw, "executedQty"):
+        raise _BadReply("its fills do not add up to what was executed")
+    return _fees(fills)
 
 
 def _fees(fills: list[Mapping[str, Any]]) -> tuple[Fee, ...]:

@@ -313,7 +313,7 @@ def something_to_sell(case: Case) -> Verdict:
     position = case.books.position(case.broker, symbol)
     if position is not None and position.is_open and case.sellable > 0:
         return _passed("no_position", f"{plain(case.sellable)} held")
-    if case.wish.quantity is not None:
+    if case.wish.quantity is not None and not case.wish.reduce_only:
         return _passed("no_position", "Nothing bought by this program; the account's own holding is used")
     dust = f", only {plain(case.sellable)} that is too little to sell" if case.sellable else ""
     return _refused("no_position", f"No position to sell: nothing of {symbol} was bought here and is still held{dust}")

@@ -199,6 +199,8 @@ class MarketData:
 
     def _failed(self, known: _Known, exc: BrokerError) -> None:
         known.failures += 1
+        # The next try compares the clocks first: one that jumped (suspended, corrected) has every question refused.
+        known.connected = False
         if str(exc) != known.problem:
             log.warning("%s: %s", known.broker.name, exc)
         known.problem = str(exc)

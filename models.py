@@ -202,6 +202,7 @@ class Order:
     status: OrderStatus = OrderStatus.SENT
     reserved_quote: Decimal = ZERO
     reserved_base: Decimal = ZERO
+    reduce_only: bool = False  # sells at most what this program holds
     exits_all: bool = False  # sells everything held: resting orders of the symbol are cancelled first
     percent_of_position: Decimal | None = None  # of an exit that waits
     attempt: int = 1

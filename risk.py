@@ -300,6 +300,7 @@ def _order(case: Case, alert: Alert, signal_id: str, now: datetime) -> Order:
         sent_at=None if waits else now,
         reserved_quote=ZERO if case.is_exit else size.notional or ZERO,
         reserved_base=size.quantity or ZERO if case.is_exit and not waits else ZERO,
+        reduce_only=case.is_exit and wish.reduce_only,
         exits_all=case.is_exit and wish.is_everything,
         percent_of_position=wish.percent if case.is_exit else None,
     )

@@ -5,11 +5,11 @@ Sizes are rounded down to the exchange's step, never up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 
-from models import ZERO, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
+from models import ZERO, Action, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
 
 # Binance carries base and quote amounts to 8 decimals (baseAssetPrecision, quoteAssetPrecision):
 # https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints#exchange-information
@@ -57,11 +57,15 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an alert asks for; all None: no size of its own. Percent 0-100, of the free balance or of the position."""
+    """What an alert asks for; all None: no size of its own. Percent 0-100, of the free balance or of the position.
+
+    `reduce_only`: at most what this program holds, whatever quantity the strategy's simulation names.
+    """
 
     quantity: Decimal | None = None
     amount: Decimal | None = None
     percent: Decimal | None = None
+    reduce_only: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -82,13 +86,15 @@ def entry_wish(signal: Signal, allocation_percent: Decimal | None, trade_amount:
 
 
 def exit_wish(signal: Signal) -> Wish:
-    """An exit that goes flat sells everything, whatever quantity the strategy's simulation names."""
-    return Wish() if signal.goes_flat and signal.percent is None else _of_signal(signal)
+    """An exit whose target is flat sells everything; one that closes sells what it names, but only what is held."""
+    if signal.market_position == "flat" or signal.position_size == ZERO:
+        return Wish(reduce_only=True)
+    return replace(_of_signal(signal), reduce_only=signal.reduce_only or signal.action is Action.CLOSE)
 
 
 def waiting_wish(order: Order) -> Wish:
     """What an exit wanted that had to wait."""
-    return Wish(order.quantity, order.amount, order.percent_of_position)
+    return Wish(order.quantity, order.amount, order.percent_of_position, order.reduce_only)
 
 
 def _of_signal(signal: Signal) -> Wish:
@@ -145,7 +151,7 @@ def exit_size(
 
 def _exit_quantity(wish: Wish, sellable: Decimal, price: Decimal | None) -> Decimal:
     if wish.quantity is not None:
-        return wish.quantity
+        return min(wish.quantity, sellable) if wish.reduce_only else wish.quantity
     if wish.amount is not None:
         return min(sellable, wish.amount / price) if price else ZERO
     return sellable * (HUNDRED if wish.percent is None else wish.percent) / HUNDRED

@@ -443,11 +443,10 @@ class Trader:
         unsettled = [o for o in orders if o.status in (OrderStatus.SENT, OrderStatus.UNKNOWN)]
         log.info("recovery: %d orders without an ending", len(orders))
         for order in orders:
-            if order.status in RESTING:
-                self._spawn(self._follow(order), self._tasks)
-            elif order.status is OrderStatus.INTENT:
+            if order.status is OrderStatus.INTENT:
                 self._spawn(self._see_through(order, None), self._tasks)
-        await asyncio.gather(*(self._recover_order(order) for order in unsettled))
+        resting = (self._catch_up_resting(order) for order in orders if order.status in RESTING)
+        await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
         await self._compare_accounts()
         self.ready.set()
         log.info("recovery done")
@@ -465,6 +464,13 @@ class Trader:
             note = "the program stopped before the outcome was known"
             order = await self._settle(order, Execution(OrderStatus.UNKNOWN, note=note))
         self._spawn(self._finish_recovered(order), self._tasks)
+
+    async def _catch_up_resting(self, order: Order) -> None:
+        """It may have filled meanwhile: books that do not know it would differ from the account."""
+        answer = await self._look_up(order)
+        if isinstance(answer, Found):
+            order = await self._settle(order, answer.execution)
+        self._spawn(self._follow(order), self._tasks)
 
     async def _finish_recovered(self, order: Order) -> None:
         if order.status is OrderStatus.UNKNOWN:
@@ -485,6 +491,8 @@ class Trader:
                 log.warning("positions were not compared with %s: %s", name, exc)
                 continue
             for position in positions:
+                if self.engine.books.unsettled(name, position.symbol):
+                    continue  # what is held is in doubt itself
                 balance = balances.get(position.rules.base_asset)
                 held = balance.free + balance.locked if balance else 0 * position.quantity
                 if held < position.quantity:

@@ -509,6 +509,11 @@ def test_other_markets_are_refused(market: str) -> None:
     assert refused(market=market).field == "market"
 
 
+@pytest.mark.parametrize("category", ["inverse", "option"])
+def test_other_markets_are_refused_by_category_too(category: str) -> None:
+    assert refused(category=category).field == "category"
+
+
 def test_a_perpetual_on_the_spot_market_is_refused() -> None:
     error = refused(symbol="BTCUSDT.P", market="spot")
     assert error.field == "symbol, market"
@@ -1247,6 +1252,7 @@ secrets_ = st.text(st.characters(exclude_categories=["Cs"]), min_size=16, max_si
 
 @given(secrets_, secrets_)
 @example('a"\\/\u2028 0000000000', "0123456789abcdef")
+@example("one form is in another: %", "0123456789abcdef")
 def test_the_key_does_not_depend_on_the_secret(one: str, other: str) -> None:
     writers: tuple[Callable[[str], str], ...] = (
         lambda secret: json.dumps({"secret": secret, "side": "buy"}),

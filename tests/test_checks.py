@@ -1,0 +1,721 @@
+"""The policy: every check's last good and first bad value, the order of the refusals, exits, and sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import checks
+import sizing
+from books import Books
+from checks import CHECKS, Case, Limits, judge, judge_all, missed_alert
+from models import (
+    ZERO,
+    Action,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    Side,
+    Signal,
+    SymbolRules,
+    is_on_grid,
+    plain,
+    round_down,
+)
+from portfolio import Position
+from sizing import View
+
+D = Decimal
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RULES = SymbolRules("BTCUSDT", "BTC", "USDT", quantity_step=D("0.001"), min_quantity=D("0.001"), min_notional=D(5))
+LIMITS = Limits(
+    min_confidence=D(50),
+    default_confidence=D(100),
+    min_balance_usdt=D(10),
+    max_risk_per_trade=D(10),
+    trade_amount_usdt=D(10),
+    max_open_trades=3,
+    max_trades_per_day=10,
+    cooldown_seconds=D(60),
+    max_daily_loss_usdt=D(10),
+    max_signal_age_seconds=D(60),
+    dedupe_seconds=D(60),
+    allowed_symbols=(),
+    allowed_strategies=(),
+    direction="both",
+    capital_allocation_percent=None,
+)
+VIEW = View(rules=RULES, price=D(100), free_quote=D(1000), free_base=ZERO, balance_asked_at=NOW)
+PARTS: dict[str, type] = {"signal": Signal, "view": View, "books": Books, "limits": Limits, "rules": SymbolRules}
+
+
+def a_case(**changes: Any) -> Case:
+    """A buy of BTCUSDT for 10 USDT at 100 that every check lets pass, with these fields of its parts changed."""
+    parts: dict[str, Any] = {"signal": Signal(Action.BUY, "BTCUSDT"), "view": VIEW, "books": Books(day=NOW.date()),
+                             "limits": LIMITS, "rules": RULES}  # fmt: skip
+    rest = {}
+    for name, value in changes.items():
+        homes = [part for part, kind in PARTS.items() if name in kind.__dataclass_fields__ and part != "rules"]
+        home = "rules" if not homes and name in SymbolRules.__dataclass_fields__ else next(iter(homes), "")
+        if name in ("view", "books"):
+            parts[name] = value
+        elif name in ("broker_problem", "halted", "by_owner"):
+            rest[name] = value
+        else:
+            parts[home] = replace(parts[home], **{name: value})
+    if parts["view"].rules is RULES:
+        parts["view"] = replace(parts["view"], rules=parts["rules"])
+    return Case(parts["signal"], "BINANCE", parts["view"], parts["books"], parts["limits"], NOW, **rest)
+
+
+def an_order(status: OrderStatus = OrderStatus.UNKNOWN, **changes: Any) -> Order:
+    order = Order(
+        "gh1", "s1", "BINANCE", Market.SPOT, "BTCUSDT", Side.BUY, OrderType.MARKET, True, RULES, NOW, NOW, amount=D(10),
+        status=status, reserved_quote=D(10),
+    )  # fmt: skip
+    return replace(order, **changes)
+
+
+def holding(quantity: str = "1", **changes: Any) -> Books:
+    held = D(quantity)
+    position = Position("BINANCE", "BTCUSDT", RULES, held, held * 100, (held,))
+    return replace(Books(day=NOW.date(), positions={("BINANCE", "BTCUSDT"): position}), **changes)
+
+
+def with_orders(*orders: Order, **changes: Any) -> Books:
+    return replace(Books(day=NOW.date(), orders={order.client_order_id: order for order in orders}), **changes)
+
+
+def three_open_trades() -> Books:
+    position = Position("BINANCE", "ETHUSDT", RULES, D(3), D(30), (D(1), D(1), D(1)))
+    return Books(day=NOW.date(), positions={("BINANCE", "ETHUSDT"): position})
+
+
+def fired(seconds_ago: float) -> datetime:
+    return NOW - timedelta(seconds=seconds_ago)
+
+
+def entered(seconds_ago: float) -> Books:
+    return Books(day=NOW.date(), last_accepted={("BINANCE", "BTCUSDT", Side.BUY): fired(seconds_ago)})
+
+
+SELL: dict[str, Any] = {"action": Action.SELL, "books": holding()}
+UNJUDGED = "cannot be ruled out"
+
+# Per check: what still passes, what is the first to be refused, the refusal's code and how its reason begins.
+BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], str, str]] = [
+    (checks.broker_is_configured, {}, {"broker_problem": "Broker not configured: BINGX"}, "broker", "Broker not conf"),
+    (checks.this_version_can_do_it, {"market": Market.SPOT}, {"market": Market.FUTURES}, "market", "Not available"),
+    (checks.this_version_can_do_it, {"leverage": D(1)}, {"leverage": D("1.5")}, "leverage", "Not available"),
+    (checks.this_version_can_do_it, {"leverage": D("1.0")}, {"leverage": D("0.5")}, "leverage", "Not available"),
+    (checks.this_version_can_do_it, {"stop_loss": None}, {"stop_loss": D(90)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {}, {"stop_loss_percent": D(1)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {}, {"stop_loss_offset": D(1)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {"take_profits": ()}, {"take_profits": (D(9),)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {}, {"take_profit_percent": D(1)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {}, {"take_profit_offset": D(1)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {}, {"trailing_percent": D(1)}, "protection", "Not available"),
+    (checks.this_version_can_do_it, {"type": OrderType.LIMIT}, {"type": OrderType.STOP}, "type", "Not available"),
+    (checks.this_version_can_do_it, {}, {"type": OrderType.STOP_LIMIT}, "type", "Not available"),
+    (checks.this_version_can_do_it, {}, {"type": OrderType.TRAILING_STOP}, "type", "Not available"),
+    (
+        checks.this_version_can_do_it,
+        {"type": OrderType.LIMIT, "time_in_force": "GTC"},
+        {"type": OrderType.LIMIT, "time_in_force": "IOC"},
+        "time_in_force",
+        "Not available",
+    ),
+    (checks.this_version_can_do_it, {"amount": D(5)}, {"amount": D(5), "amount_is_margin": True}, "size", "Not avail"),
+    (checks.this_version_can_do_it, {"percent_of": "balance"}, {"percent_of": "risk"}, "size", "Not available"),
+    (checks.this_version_can_do_it, {"action": Action.CLOSE}, {"action": Action.CANCEL}, "cancel", "Not available"),
+    (
+        checks.this_version_can_do_it,
+        {"action": Action.TARGET, "position_size": ZERO},
+        {"action": Action.TARGET, "position_size": D(1)},
+        "target",
+        "Not available",
+    ),
+    (
+        checks.this_version_can_do_it,
+        {"position_size": D(1), "quantity": D(1)},
+        {"position_size": D(1)},
+        "target",
+        "Not available",
+    ),
+    (
+        checks.this_version_can_do_it,
+        {"prev_market_position": "short", "quantity": D(2), "position_size": D(1)},
+        {"prev_market_position": "short", "quantity": D(2)},
+        "target",
+        "Not available",
+    ),
+    (
+        checks.this_version_can_do_it,
+        SELL | {"market_position": "long", "quantity": D(1)},
+        SELL | {"market_position": "long"},
+        "target",
+        "Not available",
+    ),
+    (checks.trading_is_active, {"paused": False}, {"paused": True}, "paused", "Trading is paused"),
+    (checks.trading_is_active, {"halted": ""}, {"halted": "disk"}, "halted", "Trading is halted: disk"),
+    (
+        checks.trading_is_active,
+        {"books": with_orders(an_order(OrderStatus.NEW))},
+        {"books": with_orders(an_order(OrderStatus.UNKNOWN))},
+        "unresolved",
+        "Trading is halted on BTCUSDT: outcome of gh1",
+    ),
+    (
+        checks.trading_is_active,
+        {"books": with_orders(an_order(symbol="ETHUSDT"), an_order(broker="PAPER"))},
+        {"books": with_orders(an_order())},
+        "unresolved",
+        "Trading is halted on BTCUSDT",
+    ),
+    (
+        checks.strategy_is_allowed,
+        {"allowed_strategies": ("trend",), "strategy": "trend"},
+        {"allowed_strategies": ("trend",), "strategy": "Trend"},
+        "strategy",
+        "Strategy not allowed: Trend",
+    ),
+    (
+        checks.strategy_is_allowed,
+        {"allowed_strategies": ("trend",), "by_owner": True},
+        {"allowed_strategies": ("trend",)},
+        "strategy",
+        "Strategy not allowed: none named; allowed: trend",
+    ),
+    (
+        checks.symbol_is_allowed,
+        {"allowed_symbols": ("BTCUSDT",)},
+        {"allowed_symbols": ("BTCUSD", "ETHUSDT")},
+        "symbol",
+        "Symbol not allowed: BTCUSDT",
+    ),
+    (checks.direction_is_allowed, {"direction": "long"}, {"direction": "short"}, "direction", "Direction not allowed"),
+    (
+        checks.direction_is_allowed,
+        SELL | {"market_position": "short"},
+        {"action": Action.SELL, "market_position": "short"},
+        "direction",
+        "Direction not allowed: short",
+    ),
+    (checks.alert_is_fresh, {"fired_at": fired(60)}, {"fired_at": fired(60.001)}, "stale", "Alert is too old: fired"),
+    (checks.alert_is_fresh, {"fired_at": fired(-10)}, {"fired_at": fired(-10.001)}, "stale", "Alert is too old or its"),
+    (
+        checks.alert_is_fresh,
+        {"fired_at": fired(300), "max_age_seconds": D(300)},
+        {"fired_at": fired(5.001), "max_age_seconds": D(5)},
+        "stale",
+        "Alert is too old: fired 5.001 s ago, limit is 5 s",
+    ),
+    (checks.confidence_is_enough, {"confidence": D(50)}, {"confidence": D("49.99")}, "confidence", "Confidence below"),
+    (
+        checks.confidence_is_enough,
+        {"default_confidence": D(50)},
+        {"default_confidence": D(49)},
+        "confidence",
+        "Confidence below minimum: 49, minimum is 50",
+    ),
+    (
+        checks.confidence_is_enough,
+        SELL | {"confidence": D(50)},
+        SELL | {"confidence": D(49)},
+        "confidence",
+        "Confidence below minimum",
+    ),
+    (checks.confidence_is_enough, {"confidence": ZERO, "by_owner": True}, {"confidence": ZERO}, "confidence", "Conf"),
+    (checks.symbol_is_tradable, {"trading": True}, {"trading": False}, "symbol", "Invalid symbol: BTCUSDT is not open"),
+    (checks.symbol_is_tradable, {}, {"view": View(unknown_symbol=True)}, "symbol", "Invalid symbol: BINANCE does not"),
+    (checks.symbol_is_tradable, {}, {"view": View(problem="offline")}, "symbol", "Invalid symbol"),
+    (checks.symbol_is_tradable, {"quote_asset": "USDC"}, {"quote_asset": "BTC"}, "symbol", "Invalid symbol: BTCUSDT is"),
+    (
+        checks.symbol_is_tradable,
+        {"order_types": frozenset({"MARKET"})},
+        {"order_types": frozenset({"LIMIT"})},
+        "symbol",
+        "Invalid symbol: BTCUSDT takes no MARKET orders",
+    ),
+    (
+        checks.price_is_known,
+        {"price_is_needed": True},
+        {"view": View(RULES, None, D(100), None, NOW, price_is_needed=True)},
+        "price",
+        "No price to fill at",
+    ),
+    (checks.balance_is_enough, {"free_quote": D(10)}, {"free_quote": D("9.99")}, "balance", "Balance below minimum: 9.99"),
+    (checks.balance_is_enough, {}, {"free_quote": None}, "balance", f"Balance below minimum {UNJUDGED}"),
+    (
+        checks.balance_is_enough,
+        {"free_quote": D(20), "books": with_orders(an_order(OrderStatus.SENT))},
+        {"free_quote": D("19.99"), "books": with_orders(an_order(OrderStatus.SENT))},
+        "balance",
+        "Balance below minimum: 9.99 free",
+    ),
+    (checks.something_to_sell, SELL, {"action": Action.SELL}, "no_position", "No position to sell"),
+    (checks.something_to_sell, {}, {"reduce_only": True}, "no_position", "No position to close"),
+    (checks.something_to_sell, {}, {"intent": "close_short"}, "no_position", "No position to close"),
+    (
+        checks.something_to_sell,
+        {"action": Action.SELL, "quantity": D(1)},
+        {"action": Action.SELL, "amount": D(1)},
+        "no_position",
+        "No position to sell",
+    ),
+    (
+        checks.quantity_is_precise,
+        {"quantity": D("0.12345678")},
+        {"quantity": D("0.123456789")},
+        "precision",
+        "Invalid quantity precision: 0.123456789",
+    ),
+    (
+        checks.quantity_is_precise,
+        SELL | {"quantity": D("0.100000000")},
+        SELL | {"quantity": D("0.100000001")},
+        "precision",
+        "Invalid quantity precision",
+    ),
+    (
+        checks.size_is_within_limit,
+        {"amount": D(10)},
+        {"amount": D("10.00000001")},
+        "size",
+        "Trade size above maximum: 10.00000001 USDT, maximum is 10 USDT",
+    ),
+    (
+        checks.size_is_within_limit,
+        {"quantity": D("0.1009")},
+        {"quantity": D("0.101")},
+        "size",
+        "Trade size above maximum: 10.1 USDT",
+    ),
+    (
+        checks.size_is_within_limit,
+        {"quantity": D("0.1"), "price": D(100)},
+        {"quantity": D("0.1"), "view": replace(VIEW, price=None)},
+        "size",
+        f"Trade size above maximum {UNJUDGED}: no price",
+    ),
+    (
+        checks.size_is_within_limit,
+        {"percent": D(1)},
+        {"percent": D(1), "free_quote": None},
+        "size",
+        f"Trade size above maximum {UNJUDGED}: no fresh balance",
+    ),
+    (
+        checks.size_is_within_limit,
+        {"quantity": D("0.1"), "market_max_quantity": D("0.1")},
+        {"quantity": D("0.1"), "market_max_quantity": D("0.099")},
+        "size",
+        "Trade size above maximum of BINANCE",
+    ),
+    (
+        checks.size_is_tradable,
+        {"quantity": D("0.05")},
+        {"quantity": D("0.0499")},
+        "min_notional",
+        "Order size too small: 4.9 notional, smallest is 5",
+    ),
+    (checks.size_is_tradable, {"amount": D(5)}, {"amount": D("4.99")}, "min_notional", "Order size too small: 4.99"),
+    (
+        checks.size_is_tradable,
+        {"quantity": D("0.06"), "min_quantity": D("0.06")},
+        {"quantity": D("0.06"), "min_quantity": D("0.061")},
+        "min_notional",
+        "Order size too small: 0.06, smallest is 0.061",
+    ),
+    (
+        checks.size_is_tradable,
+        {"amount": D(10), "quantity_step": D("0.1")},
+        {"amount": D("9.99"), "quantity_step": D("0.1")},
+        "min_notional",
+        "Order size too small: 0, smallest is 0.1",
+    ),
+    (
+        checks.size_is_tradable,
+        SELL | {"quantity": D("0.05")},
+        SELL | {"quantity": D("0.049")},
+        "min_notional",
+        "Order size too small",
+    ),
+    (
+        checks.balance_covers_it,
+        {"amount": D(10), "free_quote": D(10)},
+        {"amount": D(10), "free_quote": D("9.99999999")},
+        "insufficient_balance",
+        "Insufficient balance: 10 needed, 9.99999999 free",
+    ),
+    (checks.balance_covers_it, {}, {"free_quote": None}, "insufficient_balance", f"Insufficient balance {UNJUDGED}"),
+    (
+        checks.balance_covers_it,
+        SELL | {"quantity": D(3), "free_base": D(3)},
+        SELL | {"quantity": D("3.001"), "free_base": D(3)},
+        "insufficient_balance",
+        "Insufficient balance: 3.001 to sell, 3 held",
+    ),
+    (
+        checks.open_trades_below_limit,
+        {"max_open_trades": 4, "books": three_open_trades()},
+        {"max_open_trades": 3, "books": three_open_trades()},
+        "open_trades",
+        "Open trades limit reached: 3 open, limit is 3",
+    ),
+    (
+        checks.open_trades_below_limit,
+        {"max_open_trades": 1, "books": with_orders(an_order(OrderStatus.SENT, is_entry=False))},
+        {"max_open_trades": 1, "books": with_orders(an_order(OrderStatus.SENT))},
+        "open_trades",
+        "Open trades limit reached: 1 open",
+    ),
+    (
+        checks.trades_today_below_limit,
+        {"entries_today": 9},
+        {"entries_today": 10},
+        "daily_limit",
+        "Daily limit reached: 10 trades today (UTC), limit is 10",
+    ),
+    (
+        checks.loss_today_below_limit,
+        {"realized_today": D("-9.99")},
+        {"realized_today": D(-10)},
+        "daily_loss",
+        "Daily loss limit reached: 10 USDT today, limit is 10",
+    ),
+    (
+        checks.loss_today_below_limit,
+        {"realized_today": D(-99), "max_daily_loss_usdt": None},
+        {"realized_today": D(-99)},
+        "daily_loss",
+        "Daily loss limit reached",
+    ),
+    (
+        checks.cooldown_is_over,
+        {"books": entered(60)},
+        {"books": entered(59.999)},
+        "cooldown",
+        "Signal in cooldown: 59.999 s since the last, limit is 60 s",
+    ),
+    (checks.cooldown_is_over, {"books": entered(-60)}, {"books": entered(-59)}, "cooldown", "Signal in cooldown: 59 s"),
+    (
+        checks.cooldown_is_over,
+        {"symbol": "ETHUSDT", "books": entered(1)},
+        {"symbol": "BTCUSDT", "books": entered(1)},
+        "cooldown",
+        "Signal in cooldown: 1 s",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad", "code", "reason"), BOUNDARIES, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_the_last_good_value_passes_and_the_first_bad_one_is_refused(
+    check: Callable[[Case], Any], good: dict[str, Any], bad: dict[str, Any], code: str, reason: str
+) -> None:
+    passed, refused = check(a_case(**good)), check(a_case(**bad))
+    assert passed.passed, passed
+    assert (refused.passed, refused.check) == (False, code)
+    assert refused.reason.startswith(reason), refused.reason
+
+
+def test_every_check_has_its_boundary() -> None:
+    assert {check for check, *_ in BOUNDARIES} == set(CHECKS)
+
+
+def test_what_nothing_speaks_against_passes_every_check() -> None:
+    verdicts = judge_all(a_case())
+    assert [verdict for verdict in verdicts if not verdict.passed] == []
+    assert len(verdicts) == len(CHECKS)
+    assert judge(a_case()) is None
+
+
+def test_the_first_refusal_wins_in_the_order_of_the_policy() -> None:
+    """Everything is wrong at first; whatever is named gets mended, and the next refusal shows."""
+    wrong: dict[str, Any] = {
+        "broker_problem": "Broker not configured", "stop_loss": D(1), "paused": True, "allowed_strategies": ("other",),
+        "allowed_symbols": ("ETHUSDT",), "direction": "short", "fired_at": fired(61), "confidence": D(1),
+        "trading": False, "price": None, "price_is_needed": True, "free_quote": D(50), "min_balance_usdt": D(60),
+        "quantity": D("1.000000001"), "min_notional": D(1000), "max_open_trades": 0, "entries_today": 10,
+        "realized_today": D(-10), "last_accepted": {("BINANCE", "BTCUSDT", Side.BUY): NOW},
+    }  # fmt: skip
+    mended: list[tuple[str, dict[str, Any]]] = [
+        ("broker", {"broker_problem": ""}),
+        ("protection", {"stop_loss": None}),
+        ("paused", {"paused": False}),
+        ("strategy", {"allowed_strategies": ()}),
+        ("symbol", {"allowed_symbols": ()}),
+        ("direction", {"direction": "both"}),
+        ("stale", {"fired_at": NOW}),
+        ("confidence", {"confidence": D(50)}),
+        ("symbol", {"trading": True}),
+        ("price", {"price": D(100)}),
+        ("balance", {"min_balance_usdt": D(1)}),
+        ("precision", {"quantity": D(1)}),
+        ("size", {"max_risk_per_trade": D(100)}),
+        ("min_notional", {"min_notional": D(5)}),
+        ("insufficient_balance", {"free_quote": D(100)}),
+        ("open_trades", {"max_open_trades": 1}),
+        ("daily_limit", {"entries_today": 9}),
+        ("daily_loss", {"realized_today": ZERO}),
+        ("cooldown", {"last_accepted": {}}),
+    ]
+    refusals = []
+    for _, change in mended:
+        refusal = judge(a_case(**wrong))
+        refusals.append(refusal.check if refusal else None)
+        wrong |= change
+    assert refusals == [code for code, _ in mended]
+    assert judge(a_case(**wrong)) is None
+
+
+# --- ways out -----------------------------------------------------------------------------------------------------
+
+CLOSED: dict[str, Any] = {
+    "halted": "disk", "allowed_symbols": ("ETHUSDT",), "direction": "short", "fired_at": fired(86_400),
+    "min_balance_usdt": D(10**6), "free_quote": ZERO, "max_risk_per_trade": D("0.01"), "max_open_trades": 0,
+    "max_trades_per_day": 0, "max_daily_loss_usdt": ZERO, "cooldown_seconds": D(10**6),
+    "books": replace(holding(paused=True, entries_today=99, realized_today=D(-999)), last_accepted=entered(0).last_accepted),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "way_out",
+    [
+        {"action": Action.SELL},
+        {"action": Action.SELL, "quantity": D("0.5")},
+        {"action": Action.SELL, "amount": D(50)},
+        {"action": Action.SELL, "percent": D(50)},
+        {"action": Action.SELL, "market_position": "flat"},
+        {"action": Action.SELL, "market_position": "short"},
+        {"action": Action.BUY, "market_position": "flat"},
+        {"action": Action.CLOSE},
+        {"action": Action.TARGET, "position_size": ZERO},
+        {"action": Action.SELL, "type": OrderType.LIMIT, "price": D(100)},
+    ],
+)
+def test_no_limit_on_the_way_in_stands_in_a_way_out(way_out: dict[str, Any]) -> None:
+    case = a_case(**CLOSED, **way_out)
+    assert case.is_exit
+    assert judge(case) is None
+    assert case.size.quantity is not None
+    assert ZERO < case.size.quantity <= 1
+
+
+def test_the_same_closed_door_lets_no_entry_in() -> None:
+    refused = {verdict.check for verdict in judge_all(a_case(**CLOSED)) if not verdict.passed}
+    assert refused == {
+        "halted", "symbol", "direction", "stale", "balance", "size", "insufficient_balance", "open_trades",
+        "daily_limit", "daily_loss", "cooldown",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("view", [View(), View(problem="offline"), View(RULES), View(RULES, D(100))])
+def test_a_way_out_needs_no_balance_no_price_and_no_fresh_rules(view: View) -> None:
+    case = a_case(action=Action.SELL, books=holding(), view=view)
+    assert judge(case) is None
+    assert case.size.quantity == 1
+
+
+def test_a_way_out_of_a_pair_that_entries_may_not_use_is_open() -> None:
+    rules = replace(RULES, quote_asset="BTC")
+    assert judge(a_case(action=Action.SELL, books=holding(), view=replace(VIEW, rules=rules))) is None
+
+
+@pytest.mark.parametrize("status", [OrderStatus.SENT, OrderStatus.UNKNOWN, OrderStatus.INTENT])
+def test_an_exit_waits_for_orders_without_an_outcome(status: OrderStatus) -> None:
+    case = a_case(action=Action.SELL, books=with_orders(an_order(status)))
+    assert case.waits
+    assert judge(case) is None
+
+
+def test_only_an_exit_of_everything_waits_for_resting_orders() -> None:
+    books = replace(holding(), orders={"gh1": an_order(OrderStatus.NEW)})
+    assert a_case(action=Action.SELL, books=books).waits
+    assert a_case(action=Action.SELL, quantity=D("0.5"), market_position="flat", books=books).waits
+    assert not a_case(action=Action.SELL, quantity=D("0.5"), books=books).waits
+    assert not a_case(books=books).waits
+
+
+def test_what_other_orders_sell_already_is_not_sold_again() -> None:
+    selling = an_order(OrderStatus.NEW, side=Side.SELL, is_entry=False, reserved_base=D("0.7"), reserved_quote=ZERO)
+    case = a_case(action=Action.SELL, percent=D(50), books=replace(holding(), orders={"gh1": selling}))
+    assert case.sellable == D("0.3")
+    assert case.size.quantity == D("0.15")
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+SYMBOLS = {
+    row["symbol"]: row
+    for row in json.loads((Path(__file__).parent / "data/binance_symbols.json").read_text("utf-8"))["symbols"]
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "rounded"),
+    [
+        ("0.123456789", "0.00001", "0.12345"),
+        ("0.00012999", "0.00001", "0.00012"),
+        ("0.3", "0.1", "0.3"),
+        ("1.1", "0.1", "1.1"),
+        ("999.9999", "1", "999"),
+        ("0.99", "1", "0"),
+        ("7", "5", "5"),
+        ("0.29", "0.01", "0.29"),
+        ("4.35", "0.05", "4.35"),
+        ("123.456", "0.00000000", "123.456"),
+        ("999999999999999.99999999", "0.00000001", "999999999999999.99999999"),
+    ],
+)
+def test_rounding_goes_down_to_the_step_exactly(value: str, step: str, rounded: str) -> None:
+    assert plain(round_down(D(value), D(step))) == rounded
+
+
+@pytest.mark.parametrize(
+    ("symbol", "amount", "price", "quantity"),
+    [("BTCUSDT", "10", "43123.45", "0.00023"), ("ETHUSDT", "10", "2500.01", "0.0039"), ("SOLUSDT", "10", "149.99", "0.066"),
+     ("DOGEUSDT", "10", "0.19999", "50"), ("TSLABUSDT", "1", "400", "0.002")],
+)  # fmt: skip
+def test_an_amount_becomes_a_quantity_on_the_symbols_own_step(
+    symbol: str, amount: str, price: str, quantity: str
+) -> None:
+    lot = next(f for f in SYMBOLS[symbol]["filters"] if f["filterType"] == "LOT_SIZE")
+    rules = replace(RULES, quantity_step=D(lot["stepSize"]), quote_amount_allowed=False)
+    signal = Signal(Action.BUY, symbol, amount=D(amount))
+    size = sizing.entry_size(sizing.Wish(amount=D(amount)), signal, rules, D(price), None)
+    assert (size.quantity, size.amount) == (D(quantity), None)
+    assert size.notional == D(quantity) * D(price) <= D(amount)
+
+
+def test_the_size_of_an_entry_is_the_first_that_is_there() -> None:
+    def size(**changes: Any) -> sizing.Size:
+        return a_case(capital_allocation_percent=D(2), trade_amount_usdt=D(7), **changes).size
+
+    assert size(quantity=D("0.02"), amount=D(3), percent=D(4)).quantity == D("0.02")
+    assert size(amount=D(3), percent=D(4)).amount == 3
+    assert size(percent=D(4)).amount == 40
+    assert size().amount == 20
+    assert a_case(trade_amount_usdt=D(7)).size.amount == 7
+
+
+def test_a_limit_price_is_moved_to_the_tick_and_never_to_the_worse_side() -> None:
+    rules = replace(RULES, price_tick=D("0.05"))
+    assert sizing.on_tick(D("100.07"), Side.BUY, rules) == D("100.05")
+    assert sizing.on_tick(D("100.07"), Side.SELL, rules) == D("100.10")
+    assert sizing.on_tick(D("100.05"), Side.SELL, rules) == D("100.05")
+
+
+def test_a_reversal_buys_the_long_and_not_the_short_it_never_had() -> None:
+    case = a_case(prev_market_position="short", quantity=D("0.3"), position_size=D("0.1"), market_position="long")
+    assert case.size.quantity == D("0.1")
+
+
+positive = st.decimals("0.00000001", "1000000", places=8)
+steps = st.sampled_from([D(step) for step in ("0.00000001", "0.00001", "0.001", "0.05", "1", "5", "0.00000000")])
+
+
+@given(
+    quantity=st.none() | positive,
+    amount=st.none() | positive,
+    percent=st.none() | st.decimals("0.01", "100", places=2),
+    limit=st.booleans(),
+    price=positive,
+    free=positive,
+    maximum=positive,
+    step=steps,
+    market_step=steps,
+    tick=steps,
+    minimum=positive,
+    amounts=st.booleans(),
+)
+def test_no_accepted_entry_exceeds_a_limit_leaves_the_step_or_is_rounded_up(
+    quantity: Decimal | None, amount: Decimal | None, percent: Decimal | None, limit: bool, price: Decimal,
+    free: Decimal, maximum: Decimal, step: Decimal, market_step: Decimal, tick: Decimal, minimum: Decimal, amounts: bool,
+) -> None:  # fmt: skip
+    rules = replace(
+        RULES, quantity_step=step, market_quantity_step=market_step, min_quantity=minimum, price_tick=tick,
+        min_notional=ZERO, quote_amount_allowed=amounts,
+    )  # fmt: skip
+    signal = Signal(
+        Action.BUY, "BTCUSDT", quantity=quantity, amount=amount, percent=percent, price=price,
+        type=OrderType.LIMIT if limit else OrderType.MARKET,
+    )  # fmt: skip
+    limits = replace(LIMITS, max_risk_per_trade=maximum, min_balance_usdt=ZERO)
+    case = Case(signal, "BINANCE", View(rules, price, free, ZERO, NOW), Books(day=NOW.date()), limits, NOW)
+    size = case.size
+    wanted = sizing.entry_wish(signal, None, limits.trade_amount_usdt)
+    if size.quantity is not None:
+        assert is_on_grid(size.quantity, step)
+        assert limit or is_on_grid(size.quantity, market_step) or market_step < step
+        assert wanted.quantity is None or size.quantity <= wanted.quantity
+    if size.limit_price is not None:
+        assert size.limit_price <= price
+    if judge(case) is not None:
+        return
+    assert (size.quantity is None) is not (size.amount is None)
+    cost = size.amount if size.amount is not None else (size.quantity or ZERO) * (size.limit_price or price)
+    assert size.notional == cost
+    assert ZERO < cost <= min(maximum, free)
+    assert size.quantity is None or size.quantity >= minimum
+    if wanted.amount is not None:
+        assert cost <= wanted.amount
+    if wanted.percent is not None:
+        assert cost <= free * wanted.percent / 100
+
+
+@given(
+    held=positive,
+    quantity=st.none() | positive,
+    amount=st.none() | positive,
+    percent=st.none() | st.decimals("0.01", "100", places=2),
+    price=positive,
+    step=steps,
+    largest=st.just(ZERO) | positive,
+)
+def test_no_exit_sells_more_than_is_held_or_stated(
+    held: Decimal, quantity: Decimal | None, amount: Decimal | None, percent: Decimal | None, price: Decimal,
+    step: Decimal, largest: Decimal,
+) -> None:  # fmt: skip
+    rules = replace(RULES, quantity_step=step, market_max_quantity=largest)
+    signal = Signal(Action.SELL, "BTCUSDT", quantity=quantity, amount=amount, percent=percent)
+    size = sizing.exit_size(sizing.exit_wish(signal), rules, held, price, OrderType.MARKET, None)
+    assert size.quantity is not None
+    assert is_on_grid(size.quantity, step)
+    assert size.quantity <= (held if quantity is None else quantity)
+    assert not largest or size.quantity <= largest
+    if quantity is None and amount is not None:
+        assert size.quantity * price <= amount + price * D("1e-20")
+    if (quantity, amount, percent) == (None, None, None):
+        room = min(held, largest) if largest else held
+        assert room - size.quantity < (step or D("1e-20")), "a way out leaves less than one step behind"
+
+
+# --- missed alerts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "books", "note"),
+    [
+        (None, Books(), ""),
+        ("flat", Books(), ""),
+        ("long", holding(), ""),
+        ("long", Books(), "the strategy was long before this alert, held is flat: an alert may have been missed"),
+        ("flat", holding(), "the strategy was flat before this alert, held is long: an alert may have been missed"),
+        ("flat", holding("0.0001"), ""),
+    ],
+)
+def test_a_strategy_that_believes_in_another_position_is_told_of(said: str | None, books: Books, note: str) -> None:
+    assert missed_alert(a_case(prev_market_position=said, books=books)) == note
