@@ -288,7 +288,7 @@ class Door:
         await self._owner_only(request)
         answers = await self.trader.close_all(CLOSE_ALL_SECONDS)
         results = [replies.webhook_reply(answer)[1] for answer in answers]
-        return _json(200, {"closed": len(results), "results": results})
+        return _json(200, {"closed": sum(result["success"] for result in results), "results": results})
 
     def _knows_secret(self, request: Request) -> bool:
         return self._secret.accepts(_bearer(request))

@@ -140,7 +140,7 @@ class BinanceClient:
             if exc.code == NO_SUCH_ORDER_CODE:
                 return NotFound()
             return NoAnswer(f"{self.name}: {_text(exc)}")
-        except (BrokerError, _BadReply) as exc:
+        except (BrokerError, _BadReply, AttributeError, TypeError) as exc:
             return NoAnswer(str(exc))
 
     def cancel(self, order: Order) -> LookUp:
@@ -239,7 +239,8 @@ class BinanceClient:
         if executed == order.executed_quantity and order.fees:
             return order.fees
         try:
-            trades = self._ask(self._client.get_my_trades, symbol=order.symbol, orderId=raw.get("orderId"))
+            # Not told otherwise, Binance lists 500; an order whose trades are never complete would never be settled.
+            trades = self._ask(self._client.get_my_trades, symbol=order.symbol, orderId=raw.get("orderId"), limit=1000)
         except BinanceAPIException as exc:
             if exc.status_code not in NEVER_LISTED or exc.code == TIMESTAMP_CODE:
                 raise

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 
 from models import (
     ENDINGS,
@@ -104,8 +105,12 @@ class Books:
         return self.last_accepted.get((broker, symbol, Side.BUY))
 
     def unresolved(self, broker: str, symbol: str) -> tuple[Order, ...]:
-        """Orders of the symbol of which nobody knows yet whether they were placed."""
-        return tuple(o for o in self.on_symbol(broker, symbol) if o.status is OrderStatus.UNKNOWN)
+        """Orders of the symbol of which nobody knows yet what they will have done: an exit that waits, too.
+
+        It sells what is held when its turn comes; an entry that slipped in before would be sold with the rest.
+        """
+        doubtful = (OrderStatus.UNKNOWN, OrderStatus.INTENT)
+        return tuple(o for o in self.on_symbol(broker, symbol) if o.status in doubtful)
 
     def unsettled(self, broker: str, symbol: str) -> tuple[Order, ...]:
         """Orders of the symbol that have no outcome yet: waiting, under way or unresolved."""
@@ -198,7 +203,7 @@ def _with_order(books: Books, order: Order, at: datetime) -> Books:
     before = books.orders.get(order.client_order_id)
     position, realized = _executed(books, before, order)
     orders = {key: other for key, other in books.orders.items() if key != order.client_order_id}
-    recent = tuple(o for o in books.recent if at - (o.settled_at or at) <= RECENT)
+    recent = _still_recent(books.recent, at)
     if order.status in ENDINGS:
         recent = (*recent, order)
     else:
@@ -214,6 +219,12 @@ def _with_order(books: Books, order: Order, at: datetime) -> Books:
         entries_today=books.entries_today + _counts_today(books, order) - counted_before,
         realized_today=books.realized_today + (realized or ZERO),
     )
+
+
+def _still_recent(recent: tuple[Order, ...], at: datetime) -> tuple[Order, ...]:
+    """In the order of their endings, so that only the oldest few need a look."""
+    old = takewhile(lambda order: at - (order.settled_at or at) > RECENT, recent)
+    return recent[sum(1 for _ in old) :]
 
 
 def _counts_today(books: Books, order: Order) -> int:

@@ -10,7 +10,8 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,19 +29,31 @@ def from_text(kind: type[T], text: str) -> T:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != f.default}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, frozenset):
-        return sorted(_plain(item) for item in value)
-    return value
+    # Looked up once per type, not decided once per value: this is on an alert's way to the exchange.
+    kind: Any = type(value)
+    return _writer(kind)(value)
+
+
+@cache
+def _writer(kind: type) -> Callable[[Any], Any]:
+    if is_dataclass(kind):
+        return partial(_write_fields, tuple((f.name, f.default) for f in fields(kind)))
+    if issubclass(kind, Enum):
+        return attrgetter("value")
+    if issubclass(kind, Decimal):
+        return "{:f}".format
+    if issubclass(kind, datetime):
+        return datetime.isoformat
+    if issubclass(kind, tuple | list):
+        return lambda items: [_plain(item) for item in items]
+    if issubclass(kind, frozenset):
+        return lambda items: sorted(_plain(item) for item in items)
+    return lambda itself: itself
+
+
+def _write_fields(defaults: tuple[tuple[str, object], ...], value: object) -> dict[str, Any]:
+    held = ((name, getattr(value, name), default) for name, default in defaults)
+    return {name: _plain(part) for name, part, default in held if part is not default and part != default}
 
 
 @cache

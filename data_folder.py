@@ -49,6 +49,19 @@ class DataFolder:
             )
         return journal
 
+    def refuse_to_forget(self, journal_rows: int) -> None:
+        """Raises FolderError when the journal holds no row while a CSV file does: its latest part is missing.
+
+        What was written last is in `journal.db-wal`; copied or moved without it, `journal.db` remembers nothing.
+        """
+        names = ("signals.csv", "trades.csv")
+        with_rows = [name for name in names if not journal_rows and _has_rows(self.path / name)]
+        if with_rows:
+            raise FolderError(
+                f"{JOURNAL_NAME} is empty in {self.path} but {' and '.join(with_rows)} has rows: put "
+                f"{JOURNAL_NAME}-wal back beside it, restore a backup, or move the CSV files away to start from nothing"
+            )
+
     def own_secret(self) -> str:
         """The webhook secret of an installation that was given none: made once, then always the same."""
         path = self.path / SECRET_NAME
@@ -66,3 +79,11 @@ class DataFolder:
 
     def close(self) -> None:
         os.close(self._lock_fd)
+
+
+def _has_rows(csv: Path) -> bool:
+    try:
+        with csv.open("rb") as file:
+            return file.readline().endswith(b"\n") and bool(file.readline().strip())
+    except OSError:
+        return False

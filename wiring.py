@@ -44,6 +44,7 @@ def open_gatehouse(
     """Locks the folder, opens the records and builds the brokers. Raises FolderError or JournalError."""
     folder = DataFolder(settings.log_dir)
     journal = Journal(folder.journal_path)
+    folder.refuse_to_forget(journal.last_number(SIGNALS))
     csvs = {
         SIGNALS: _csv(settings.log_dir, SIGNALS, SIGNALS_COLUMNS, journal, clock),
         TRADES: _csv(settings.log_dir, TRADES, TRADES_COLUMNS, journal, clock),

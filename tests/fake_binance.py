@@ -437,7 +437,8 @@ class FakeBinance:
 
     def _append(self, request: RawRequest, params: dict[str, str]) -> Call:
         with self._lock:
-            call = Call(len(self._calls) + 1, request.method, request.path, params, self.now_ms(), request.connection)
+            number, now_ns = len(self._calls) + 1, time.monotonic_ns()
+            call = Call(number, request.method, request.path, params, self.now_ms(), now_ns, request.connection)
             self._calls.append(call)
             return call
 

@@ -81,6 +81,7 @@ class Call:
     path: str
     params: dict[str, str]
     time_ms: int
+    arrived_ns: int  # on the machine's monotonic clock, which all its processes share
     connection: int
     status: int | None = None
     code: int | None = None

@@ -20,12 +20,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import app  # noqa: E402
-import csv_logger  # noqa: E402
-import journal  # noqa: E402
-import paper_client  # noqa: E402
-import risk  # noqa: E402
-import trader  # noqa: E402
+import app
+import csv_logger
+import journal
+import paper_client
+import risk
+import sizing
+import trader
+import wiring
+from config import Settings
 
 try:
     import binance_client
@@ -109,11 +112,31 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 
+def go_wrong() -> None:
+    """An error that nobody foresaw, as long as there is a file called `trouble`."""
+    if Path("trouble").exists():
+        raise ArithmeticError("unforeseen")
+
+
+# Where something unforeseen goes wrong when TEST_TROUBLE_IN names it.
+TROUBLES: dict[str, Callable[[], None]] = {
+    "the checks": lambda: before(risk, "judge", go_wrong),
+    "the sizing": lambda: before(sizing, "entry_size", go_wrong),
+    "the journal's memory": lambda: before(journal.Journal, "seen", go_wrong),
+    "the journal's own row": lambda: before(journal, "signal_row", go_wrong),
+    "the placing": lambda: each_broker(after, "place", go_wrong),
+    "the settling": lambda: before(risk.RiskEngine, "settle", go_wrong),
+}
+
+
 def prepare() -> trader.Patience:
-    """Applies TEST_CRASH_AT, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
+    """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
     step = os.environ.get("TEST_CRASH_AT")
     if step:
         STEPS[step]()
+    place = os.environ.get("TEST_TROUBLE_IN")
+    if place:
+        TROUBLES[place]()
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence and binance_client:
         binance_client.BinanceClient.absence_is_proven_after_seconds = float(absence)
@@ -122,8 +145,11 @@ def prepare() -> trader.Patience:
 
 def run() -> None:
     patience = prepare()
-    original = app.open_gatehouse
-    app.open_gatehouse = lambda settings: original(settings, clock, patience)  # type: ignore[assignment]
+
+    def opened(settings: Settings) -> wiring.Gatehouse:
+        return wiring.open_gatehouse(settings, clock, patience)
+
+    app.open_gatehouse = opened  # type: ignore
     code = app.main()
     sys.stdout.flush()
     os._exit(code)

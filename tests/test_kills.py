@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
@@ -32,6 +33,8 @@ from harness import (
     eventually,
 )
 from run_daemon import STEPS
+
+Alert = dict[str, Any]
 
 PRICE = Decimal(100)
 STEP = Decimal("0.00001")  # of BTCUSDT, whose rules the made-up symbols have
@@ -86,7 +89,7 @@ class Lane:
         self.daemon.kill()
         count_kill(step)
 
-    def post(self, alert: dict[str, object]) -> Reply | None:
+    def post(self, alert: Alert) -> Reply | None:
         """None when the process died before it could answer."""
         try:
             reply = self.daemon.post(**alert)
@@ -96,7 +99,7 @@ class Lane:
         self.replies.append(reply)
         return reply
 
-    def post_until_dead(self, alert: dict[str, object], step: str) -> None:
+    def post_until_dead(self, alert: Alert, step: str) -> None:
         """The alert that the process dies of."""
         eventually(
             lambda: can_connect(self.daemon.port) or not self.daemon.is_alive(), 10, lambda: self.daemon.log()[-2000:]
@@ -134,7 +137,7 @@ def lane(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Lane]]:
         exchange.order_limit = 10**6
         folder = tmp_path / name
         folder.mkdir()
-        generous: dict[str, object] = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
+        generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
         quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
         waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
         made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
@@ -155,16 +158,16 @@ def seconds_to_noon() -> float:
     return (now.replace(hour=12, minute=0, second=0) + timedelta(days=1) - now).total_seconds()
 
 
-# --- one round ----------------------------------------------------------------------------------------------------------
+# --- one round --------------------------------------------------------------------------------------------------------
 
 
-def entry(symbol: str, type_: str) -> dict[str, object]:
+def entry(symbol: str, type_: str) -> Alert:
     if type_ == "LIMIT":
         return {"symbol": symbol, "side": "BUY", "type": "LIMIT", "quantity": 0.5, "price": 90}
     return {"symbol": symbol, "side": "BUY", "amount_usdt": 50}
 
 
-def exit_of(symbol: str, type_: str) -> dict[str, object]:
+def exit_of(symbol: str, type_: str) -> Alert:
     if type_ == "LIMIT":
         return {"symbol": symbol, "side": "SELL", "type": "LIMIT", "quantity": 0.4, "price": 110}
     return {"symbol": symbol, "side": "SELL"}
@@ -229,7 +232,7 @@ def has_nothing_left_to_do(lane: Lane) -> bool:
         return False
 
 
-def send_four_times(lane: Lane, alert: dict[str, object]) -> None:
+def send_four_times(lane: Lane, alert: Alert) -> None:
     """As TradingView does that got no answer: two of them at the same moment, while recovery is still looking."""
     lane.daemon.wait_until_listening()
     with ThreadPoolExecutor(2) as senders:
@@ -247,12 +250,11 @@ def let_it_fill(lane: Lane, symbol: str, side: str) -> None:
 
 
 def wait_for_endings(lane: Lane) -> None:
-    eventually(
-        lambda: not lane.daemon.orders_without_ending(), 10, lambda: f"without ending: {lane.daemon.orders_without_ending()}"
-    )
+    left = lane.daemon.orders_without_ending
+    eventually(lambda: not left(), 10, lambda: f"without ending: {left()}")
 
 
-# --- what must hold -----------------------------------------------------------------------------------------------------
+# --- what must hold ---------------------------------------------------------------------------------------------------
 
 
 def assert_one_order_at_most(lane: Lane, symbol: str, side: str, step: str) -> None:
@@ -318,7 +320,7 @@ def assert_exact_at_the_limit(lane: Lane, limit: str, count: str, reason: str) -
     assert one_too_many["reason"].startswith(f"{reason}: {now + 1} ")
 
 
-# --- the tests ----------------------------------------------------------------------------------------------------------
+# --- the tests --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -343,7 +345,7 @@ def test_killed_at_any_step_it_neither_doubles_nor_loses_an_order(step: str, lan
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_paper_trades_once_and_its_balance_is_its_trades(step: str, lane: Callable[..., Lane]) -> None:
+def test_killed_at_any_step_paper_trades_once_and_its_balance_is_right(step: str, lane: Callable[..., Lane]) -> None:
     """Paper has no exchange to ask: what was not on the record when it died never happened."""
     paper = lane("P", binance_api_key=None, binance_api_secret=None, binance_api_url=None, paper_balance_usdt=1000)
     for side in ("BUY", "SELL"):
@@ -365,7 +367,7 @@ def test_killed_at_any_step_paper_trades_once_and_its_balance_is_its_trades(step
         paper.kill("idle")
 
 
-def paper_alert(side: str, price: int) -> dict[str, object]:
+def paper_alert(side: str, price: int) -> Alert:
     size = {"amount_usdt": 50} if side == "BUY" else {}
     return {"symbol": "BTCUSDT", "side": side, "price": price} | size
 

@@ -1,4 +1,4 @@
-"""The limits, exact to the unit: under many alerts at once, with an exchange that is slow or silent, over time and restarts."""
+"""The limits, exact to the unit: under many alerts at once, with a slow or silent exchange, over days and restarts."""
 
 from __future__ import annotations
 
@@ -57,14 +57,15 @@ def wait_for_orders(exchange: FakeBinance, count: int) -> None:
     exchange.wait_for(lambda fake: len(fake.orders) == count, 5)
 
 
-# --- exact under load ---------------------------------------------------------------------------------------------------
+# --- exact under load -------------------------------------------------------------------------------------------------
 
 LIMITS = {
     # what limits: (settings, USDT in the account, how many entries of 10 USDT fit, how a refusal begins)
-    "the day": ({"max_trades_per_day": 7}, 10_000, 7, "Daily limit reached: 7 trades today"),
-    "open trades": ({"max_open_trades": 5}, 10_000, 5, "Open trades limit reached: 5 open, limit is 5"),
-    "the balance": ({}, 65, 6, "Insufficient balance: 10 needed, "),
-    "the smallest balance": ({"min_balance_usdt": 20}, 65, 5, "Balance below minimum: "),
+    "the day": ({"max_trades_per_day": 7}, 10_000, 7, ("Daily limit reached: 7 trades today",)),
+    "open trades": ({"max_open_trades": 5}, 10_000, 5, ("Open trades limit reached: 5 open, limit is 5",)),
+    # The account may show an order as spent that is still under way: then too much is set aside, never too little.
+    "the balance": ({}, 65, 6, ("Insufficient balance: 10 needed, ", "Balance below minimum: -")),
+    "the smallest balance": ({"min_balance_usdt": 20}, 65, 5, ("Balance below minimum: ",)),
 }
 EXCHANGES: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -88,7 +89,8 @@ def test_of_fifty_alerts_at_once_exactly_as_many_pass_as_the_limit_allows(
         exchange.fail_next(times=50, **EXCHANGES[behaviour])
     replies = at_once(daemon, buys(50, one_symbol=one_symbol))
     assert decisions(replies) == {"ACCEPTED": fits, "REJECTED": 50 - fits}
-    assert {r["reason"].startswith(reason) for r in replies if r["decision"] == "REJECTED"} == {True}, replies
+    reasons = {reply["reason"] for reply in replies if reply["decision"] == "REJECTED"}
+    assert {text for text in reasons if not text.startswith(reason)} == set()
     assert max(reply.seconds for reply in replies) < REPLY_SECONDS
     assert {r.status for r in replies if r["decision"] == "ACCEPTED"} == {202 if behaviour == "silent" else 200}
     assert len(exchange.orders) == fits
@@ -127,7 +129,7 @@ def test_an_alert_sent_four_times_at_the_same_moment_is_one_order_and_three_dupl
         assert {r["duplicate_of"] for r in replies if r["decision"] == "DUPLICATE"} == {first["signal_id"]}
         assert {reply["client_order_id"] for reply in replies} == {first["client_order_id"]}
     assert sum(1 for order in exchange.orders if order.side == "BUY") == 10
-    assert set(live.signals()[0]) and len(live.signals()) == 40 + 9
+    assert len(live.signals()) == 40 + 9, "one row for every alert and every sale in between"
 
 
 @pytest.mark.parametrize("symbols", [("BTCUSDT", "ETHUSDT"), ("BTCUSDT", "BTCUSDT")])
@@ -154,7 +156,7 @@ def test_twenty_alerts_do_not_wait_for_each_others_orders(daemon_with: Make, exc
     assert min(reply.seconds for reply in replies) >= 0.2
 
 
-# --- the worked examples ------------------------------------------------------------------------------------------------
+# --- the worked examples ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["paper", "exchange"])
@@ -200,7 +202,7 @@ def test_a_sell_with_confidence_25_is_refused(with_100_usdt: Make) -> None:
     assert daemon.trades() == []
 
 
-# --- days ---------------------------------------------------------------------------------------------------------------
+# --- days -------------------------------------------------------------------------------------------------------------
 
 
 def coming_midnight() -> datetime:
@@ -320,7 +322,7 @@ def test_a_clock_that_steps_back_an_hour_never_gives_a_spent_day_back(restarted:
     assert count_buys(daemon, range(10, 15)) == 3
 
 
-# --- seconds ------------------------------------------------------------------------------------------------------------
+# --- seconds ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_cooldown_ends_to_the_second(daemon_with: Make) -> None:
@@ -394,7 +396,7 @@ def test_an_alert_with_its_firing_time_is_remembered_for_a_week(daemon_with: Mak
     assert daemon.post(**exit_)["status"] == "FILLED"
 
 
-# --- losses, and the way out --------------------------------------------------------------------------------------------
+# --- losses, and the way out ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("limit", "check"), [("1", "daily_loss"), ("1.01", None)])
@@ -417,6 +419,7 @@ def test_a_loss_that_reaches_the_limit_ends_the_days_entries(
         assert entry["reason"].startswith("Daily loss limit reached: 1 USDT today, limit is 1")
     assert daemon.post(symbol="BTCUSDT", side="SELL", comment="out")["status"] == "FILLED", "exits pass"
     daemon.move_clock(seconds_until_midnight() + 60)
+    daemon.restart()
     assert daemon.post(**a_buy("tomorrow", quantity=0.001, price=42000))["reason"].startswith("Accepted")
 
 
@@ -443,7 +446,7 @@ def test_a_limit_that_stops_entries_lets_exits_pass(check: str, daemon_with: Mak
     daemon.start()
     if check == "paused":
         daemon.owner_post("/pause")
-    age = {"timenow": fired(3600)} if check == "stale" else {}
+    age: Alert = {"timenow": fired(3600)} if check == "stale" else {}
     size = {"amount_usdt": 7} if check == "size" else {}
     assert daemon.post(**a_buy(2, **age, **size))["check"] == check
     assert daemon.post(symbol="BTCUSDT", side="SELL", **age)["status"] == "FILLED"
@@ -477,3 +480,19 @@ def test_two_exits_at_once_cancel_a_resting_order_once_and_what_it_filled_meanwh
     live.restart()
     assert live.owner_get("/status")["drift"] == []
     assert live.owner_get("/positions")["positions"] == []
+
+
+def test_an_entry_that_comes_after_a_waiting_exit_is_not_sold_by_it(live: Daemon, exchange: FakeBinance) -> None:
+    """Buy, sell, buy, while the first buy is still under way: to sell all that is held then would sell the wrong one."""
+    exchange.fail_next("delay", seconds=0.8, executed=True)
+    with ThreadPoolExecutor(2) as senders:
+        first = senders.submit(live.post, **a_buy(1))
+        wait_for_orders(exchange, 1)
+        exit_ = senders.submit(live.post, symbol="BTCUSDT", side="SELL")
+        eventually(lambda: len(live.signals()) == 2, 2, lambda: str(live.signals()))
+        later = live.post(**a_buy(2))
+        assert (first.result()["status"], exit_.result()["status"]) == ("FILLED", "FILLED")
+    assert (later["decision"], later["check"]) == ("REJECTED", "unresolved")
+    assert [order.side for order in exchange.orders] == ["BUY", "SELL"]
+    assert live.owner_get("/status")["open_trades"] == 0
+    assert live.post(**a_buy(3))["status"] == "FILLED"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
+from fake_faults import default_text
 from fake_matching import Order, Trade
 from fake_rest import Call
 from fake_wire import RawRequest
@@ -312,17 +313,13 @@ def test_after_all_troubles_the_counts_are_those_of_the_exchange(stage: Stage) -
     assert_csvs_equal_journal(stage.daemon)
 
 
-def test_refusals_are_told_in_the_words_of_the_exchange(stage: Stage) -> None:
-    words = {"-1013": "Filter failure", "-2010": "NEW_ORDER_REJECTED", "-2015": "Invalid API-key"}
-    for side in ("BUY", "SELL"):
-        for code in words:
-            story = stage.stories[f"{side} refused with {code}"]
-            told = [reply["reason"] for reply in story.replies[:1]] + [story.rows[-1]["Note"]]
-            sent = next(call for call in story.posts)
-            assert sent.fault == "error"
-            for text in told:
-                assert f"({code})" in text
-                assert "BINANCE refused: " in text
+@pytest.mark.parametrize("side", ["BUY", "SELL"])
+@pytest.mark.parametrize("code", [-1013, -2010, -2015])
+def test_refusals_are_told_in_the_words_of_the_exchange(stage: Stage, side: str, code: int) -> None:
+    story = stage.stories[f"{side} refused with {code}"]
+    words = f"BINANCE refused: {default_text(code)} ({code})"
+    assert story.replies[0]["error"] == words
+    assert story.rows[-1]["Note"] == words.replace(";", ",")
 
 
 # --- while the outcome is unknown -------------------------------------------------------------------------------------
@@ -406,13 +403,10 @@ def test_a_look_up_that_lags_behind_the_engine_is_not_taken_for_absence(live: Da
     [
         ("status", {"status": 503, "html": True}),
         ("error", {"code": -1003, "status": 429}),
-        ("error", {"code": -2015}),
         ("error", {"code": -9999}),
         ("reset", {}),
         ("garbage", {"body": "{}"}),
-        ("garbage", {"body": "[]"}),
         ("other_symbol", {"executed": True}),
-        ("truncated", {"executed": True}),
     ],
 )
 def test_a_look_up_that_fails_decides_nothing(
@@ -471,6 +465,30 @@ def test_an_order_whose_trades_are_not_listed_yet_is_not_settled_with_fees_missi
     assert (row["Status"], row["Fee"], row["FeeAsset"]) == ("FILLED", "0.00000023", "BTC")
     sold = live.post(symbol="BTCUSDT", action="sell")
     assert (sold["status"], sold["quantity"]) == ("FILLED", 0.00022)
+
+
+@pytest.mark.xfail(strict=True, reason="fees that were not told once are never asked for again, the exit is too large")
+def test_a_list_of_trades_that_is_withheld_for_a_moment_does_not_block_the_way_out(
+    live: Daemon, exchange: FakeBinance
+) -> None:
+    lose_the_reply(exchange, executed=True)
+    exchange.fail_next("status", where=TRADES, status=403, html=True)
+    live.post(symbol="BTCUSDT", action="buy")
+    live.wait_until_settled()
+    sold = live.post(symbol="BTCUSDT", action="sell")
+    assert (sold["status"], sold["quantity"]) == ("FILLED", 0.00022)
+
+
+@pytest.mark.parametrize("fills", [501, 1000])
+def test_an_order_of_very_many_fills_is_found_with_all_its_fees(
+    daemon_with: Callable[..., Daemon], exchange: FakeBinance, fills: int
+) -> None:
+    daemon = daemon_with(**binance(exchange, max_risk_per_trade=1000)).start()
+    exchange.set_book("BTCUSDT", asks=[(43000 + level, "0.00001") for level in range(fills)])
+    lose_the_reply(exchange, executed=True)
+    assert daemon.post(symbol="BTCUSDT", action="buy", quantity=str(fills * Decimal("0.00001")))["status"] == "FILLED"
+    assert len(exchange.trades) == fills
+    assert dec(daemon.trades()[-1]["Fee"]) == sum(trade.commission for trade in exchange.trades)
 
 
 def test_a_success_without_its_fills_is_looked_up_so_that_the_fees_are_true(
@@ -559,12 +577,13 @@ def test_a_long_pause_answers_503_at_once_and_the_resend_after_it_is_a_new_try(
     assert counts(live) == {"trades_today": 1, "open_trades": 1 - already}
 
 
-def test_a_pause_that_a_look_at_the_account_brought_on_keeps_orders_in_too(live: Daemon, exchange: FakeBinance) -> None:
+def test_a_pause_that_a_question_brought_on_keeps_orders_in_too(live: Daemon, exchange: FakeBinance) -> None:
     get_to_know(live, "BTCUSDT")
-    exchange.fail_next("ban", where="GET /api/v3/account", status=429, retry_after=3)
-    eventually(lambda: exchange.faults_left == 0, 6, lambda: "nobody asked for the account")
+    exchange.fail_next("ban", where="GET /api/v3/exchangeInfo", status=429, retry_after=3)
+    assert live.post(symbol="SOLUSDT", action="buy")["check"] == "symbol"
     reply = live.post(symbol="BTCUSDT", action="buy")
-    assert (reply.status, exchange.calls(POST)) == (503, [])
+    assert (reply.status, reply["status"], exchange.calls(POST)) == (503, "NOT_PLACED", [])
+    assert "BINANCE asked for a pause" in reply["reason"]
     assert [call for call in exchange.requests if call.banned] == []
 
 
@@ -672,7 +691,7 @@ def test_an_exit_whose_sender_was_told_pending_is_not_given_up_when_it_cannot_le
     exchange.clear_faults()
     exchange.fail_next("ban", where=POST, status=429, retry_after=2)
     live.wait_until_settled()
-    eventually(lambda: len(exchange.orders) == 3, 5, lambda: f"never sold: {live.trades()[-1]}")
+    eventually(lambda: len(exchange.orders) == 3, 3, lambda: f"never sold: {live.trades()[-1]}")
 
 
 # --- with the real constants ------------------------------------------------------------------------------------------

@@ -1,0 +1,574 @@
+"""The books: what is remembered, and that a restart remembers the same. Positions, counts, the life of an order."""
+
+from __future__ import annotations
+
+import itertools
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
+from checks import Limits
+from codec import from_text, to_text
+from journal import Journal
+from models import (
+    ENDINGS,
+    LEGAL_CHANGES,
+    ZERO,
+    Action,
+    Decision,
+    DecisionRecord,
+    Execution,
+    Fee,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    Side,
+    Signal,
+    SymbolRules,
+)
+from portfolio import Position, Trade, after_trade
+from risk import Alert, RiskEngine
+from sizing import View
+
+D = Decimal
+S = OrderStatus
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RULES = SymbolRules("BTCUSDT", "BTC", "USDT", quantity_step=D("0.001"), min_quantity=D("0.001"), min_notional=D(5))
+LIMITS = Limits(
+    min_confidence=D(50), default_confidence=D(100), min_balance_usdt=D(10), max_risk_per_trade=D(1000),
+    trade_amount_usdt=D(100), max_open_trades=3, max_trades_per_day=5, cooldown_seconds=ZERO, max_daily_loss_usdt=None,
+    max_signal_age_seconds=D(60), dedupe_seconds=D(60), allowed_symbols=(), allowed_strategies=(), direction="both",
+    capital_allocation_percent=None,
+)  # fmt: skip
+
+
+def an_order(status: OrderStatus = S.SENT, **changes: Any) -> Order:
+    order = Order(
+        "gh1", "s1", "BINANCE", Market.SPOT, "BTCUSDT", Side.BUY, OrderType.MARKET, True, RULES, NOW, NOW,
+        amount=D(100), status=status, sent_at=NOW, reserved_quote=D(100),
+    )  # fmt: skip
+    return replace(order, **changes)
+
+
+def an_exit(**changes: Any) -> Order:
+    exit_: dict[str, Any] = {
+        "client_order_id": "gh2", "signal_id": "s2", "side": Side.SELL, "is_entry": False, "quantity": D(1),
+        "amount": None, "reserved_quote": ZERO, "reserved_base": D(1),
+    }  # fmt: skip
+    return an_order(**(exit_ | changes))
+
+
+def decided(order: Order | None, at: datetime = NOW, decision: Decision = Decision.ACCEPTED) -> Decided:
+    signal_id = order.signal_id if order else "s0"
+    return Decided(DecisionRecord(signal_id, "key", at, at, decision, "", "why", None, "BINANCE", order))
+
+
+def done(quantity: str, price: str, *fees: tuple[str, str], status: OrderStatus = S.FILLED) -> Execution:
+    paid = tuple(Fee(asset, D(amount)) for asset, amount in fees)
+    return Execution(status, "77", D(quantity), D(quantity) * D(price), paid)
+
+
+def told(books: Books, order: Order, *executions: Execution, at: datetime = NOW) -> Books:
+    """The books after the order's decision and these reports of its broker."""
+    books = fold(books, decided(order, at))
+    for execution in executions:
+        order = advanced(books, order, execution, at)
+        books = fold(books, OrderChanged(order, at))
+    return books
+
+
+def held(books: Books) -> Position:
+    position = books.position("BINANCE", "BTCUSDT")
+    assert position is not None
+    return position
+
+
+# --- the life of an order -----------------------------------------------------------------------------------------
+
+LEGAL = """
+INTENT           SENT NOT_PLACED
+SENT             UNKNOWN NEW PARTIALLY_FILLED FILLED CANCELED EXPIRED REJECTED NOT_PLACED
+UNKNOWN          NEW PARTIALLY_FILLED FILLED CANCELED EXPIRED REJECTED NOT_PLACED
+NEW              PARTIALLY_FILLED FILLED CANCELED EXPIRED REJECTED
+PARTIALLY_FILLED PARTIALLY_FILLED FILLED CANCELED EXPIRED
+FILLED
+CANCELED
+EXPIRED
+REJECTED
+NOT_PLACED       NEW PARTIALLY_FILLED FILLED CANCELED EXPIRED REJECTED
+"""
+LEGAL_PAIRS = {(line.split()[0], to) for line in LEGAL.strip().splitlines() for to in line.split()[1:]}
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(S, S)))
+def test_a_status_changes_only_as_the_table_says(before: OrderStatus, after: OrderStatus) -> None:
+    order, execution = an_order(before), Execution(after, "77")
+    # That a proven absence is proven again changes nothing and harms nothing; the engine never writes it twice.
+    if (before, after) in LEGAL_PAIRS or before is after is S.NOT_PLACED:
+        changed = advanced(Books(), order, execution, NOW)
+        assert (changed.status, changed.exchange_order_id) == (after, "77")
+        assert (changed.settled_at is None) is (after in (S.INTENT, S.SENT, S.UNKNOWN))
+    else:
+        with pytest.raises(ValueError, match=f"gh1: {before} cannot become {after}"):
+            advanced(Books(), order, execution, NOW)
+
+
+def test_the_table_names_every_status() -> None:
+    assert LEGAL_CHANGES.keys() == set(S)
+    assert {status for status in S if not LEGAL_CHANGES[status]} == ENDINGS - {S.NOT_PLACED}
+
+
+def test_what_was_executed_cannot_become_less() -> None:
+    order = an_order(S.PARTIALLY_FILLED, executed_quantity=D(2), executed_quote=D(200))
+    with pytest.raises(ValueError, match="cannot shrink"):
+        advanced(Books(), order, done("1", "100", status=S.CANCELED), NOW)
+
+
+def test_a_report_without_fees_keeps_the_fees_known_before() -> None:
+    order = an_order(S.PARTIALLY_FILLED, executed_quantity=D(1), executed_quote=D(100), fees=(Fee("BNB", D(1)),))
+    assert advanced(Books(), order, done("1", "100", status=S.CANCELED), NOW).fees == (Fee("BNB", D(1)),)
+
+
+# --- counts -------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_counts_from_its_decision_on_and_once() -> None:
+    books = fold(Books(), decided(an_order()))
+    assert (books.entries_today, books.open_trades) == (1, 1)
+    assert books.last_entry_at("BINANCE", "BTCUSDT") == NOW
+    for execution in (Execution(S.UNKNOWN), done("0.4", "100", status=S.PARTIALLY_FILLED), done("1", "100")):
+        books = fold(books, OrderChanged(advanced(books, books.orders["gh1"], execution, NOW), NOW))
+        assert (books.entries_today, books.open_trades) == (1, 1)
+    assert books.orders == {}
+
+
+@pytest.mark.parametrize("ending", [S.NOT_PLACED, S.REJECTED])
+def test_what_was_never_placed_gives_everything_back(ending: OrderStatus) -> None:
+    books = fold(Books(), decided(an_order()))
+    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 100
+    books = fold(books, OrderChanged(advanced(books, books.orders["gh1"], Execution(ending), NOW), NOW))
+    assert (books.entries_today, books.open_trades) == (0, 0)
+    assert books.last_entry_at("BINANCE", "BTCUSDT") is None
+    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 0
+    assert books.positions == {}
+
+
+@pytest.mark.parametrize("ending", [S.CANCELED, S.EXPIRED])
+def test_what_was_placed_and_ended_without_a_fill_still_counts_today(ending: OrderStatus) -> None:
+    books = told(Books(), an_order(), Execution(S.NEW), Execution(ending))
+    assert (books.entries_today, books.open_trades) == (1, 0)
+    assert books.last_entry_at("BINANCE", "BTCUSDT") == NOW
+
+
+def test_an_order_that_turns_up_after_all_counts_again_and_is_held() -> None:
+    books = told(Books(), an_order(), Execution(S.UNKNOWN), Execution(S.NOT_PLACED), done("1", "100"))
+    assert (books.entries_today, books.open_trades) == (1, 1)
+    assert held(books).quantity == 1
+
+
+def test_the_return_of_one_cooldown_leaves_the_others() -> None:
+    other = an_order(client_order_id="gh9", symbol="ETHUSDT", created_at=NOW)
+    books = told(fold(Books(), decided(other)), an_order(), Execution(S.NOT_PLACED))
+    assert books.last_entry_at("BINANCE", "ETHUSDT") == NOW
+    later = NOW + timedelta(seconds=90)
+    books = fold(fold(books, decided(an_order())), decided(an_order(client_order_id="gh3", created_at=later), later))
+    books = fold(books, OrderChanged(replace(books.orders["gh1"], status=S.NOT_PLACED), later))
+    assert books.last_entry_at("BINANCE", "BTCUSDT") == later
+
+
+def test_an_exit_counts_for_nothing() -> None:
+    books = fold(Books(), decided(an_exit()))
+    assert (books.entries_today, books.open_trades, books.last_accepted) == (0, 0, {})
+    assert books.base_being_sold("BINANCE", "BTCUSDT") == 1
+
+
+def test_a_refusal_changes_nothing() -> None:
+    books = Books(day=NOW.date(), entries_today=4)
+    assert fold(books, decided(None, decision=Decision.REJECTED)) == books
+
+
+def test_money_of_an_order_that_ended_stays_aside_until_a_newer_balance_shows_it() -> None:
+    books = told(Books(), an_order(), done("0.9", "100"))
+    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 90
+    assert books.quote_set_aside("BINANCE", "USDT", NOW - timedelta(seconds=5)) == 90
+    assert books.quote_set_aside("BINANCE", "USDT", NOW + timedelta(microseconds=1)) == 0
+    assert books.quote_set_aside("BINANCE", "USDC", NOW) == 0
+    assert books.quote_set_aside("PAPER", "USDT", NOW) == 0
+
+
+# --- days ---------------------------------------------------------------------------------------------------------
+
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def test_at_midnight_utc_the_day_begins_anew() -> None:
+    books = Books(day=date(2026, 3, 1), entries_today=4, realized_today=D(-9))
+    assert books.as_of(MIDNIGHT - timedelta(microseconds=1)) == books
+    assert books.as_of(MIDNIGHT) == Books(day=date(2026, 3, 2))
+    in_delhi = (MIDNIGHT - timedelta(hours=1)).astimezone(_offset(5.5))
+    assert in_delhi.date() == date(2026, 3, 2)
+    assert books.as_of(in_delhi) == books
+
+
+def _offset(hours: float) -> Any:
+    return datetime.fromisoformat(f"2026-01-01T00:00:00+{int(hours):02d}:{int(hours % 1 * 60):02d}").tzinfo
+
+
+@given(st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)), max_size=20))
+def test_a_day_that_is_over_never_comes_back(moments: list[datetime]) -> None:
+    books, days = Books(), []
+    for moment in moments:
+        books = replace(books.as_of(moment), entries_today=7)
+        days.append(books.day)
+    assert days == sorted(days)
+    assert all(day >= moment.date() for day, moment in zip(days, moments, strict=True))
+
+
+def test_an_order_belongs_to_the_day_of_its_decision() -> None:
+    evening, night = MIDNIGHT - timedelta(seconds=1), MIDNIGHT + timedelta(seconds=1)
+    books = fold(Books(), decided(an_order(created_at=evening), evening))
+    filled = OrderChanged(advanced(books, books.orders["gh1"], done("1", "100"), night), night)
+    assert fold(books, filled).entries_today == 0
+    absent = OrderChanged(replace(books.orders["gh1"], status=S.NOT_PLACED), night)
+    assert fold(books, absent).entries_today == 0
+
+
+def test_after_the_clock_stepped_back_over_midnight_entries_still_count() -> None:
+    """Otherwise there would be no daily limit until midnight comes again."""
+    books = Books().as_of(MIDNIGHT + timedelta(minutes=5))
+    earlier = MIDNIGHT - timedelta(minutes=30)
+    for number in range(3):
+        order = an_order(client_order_id=f"gh{number}", created_at=earlier)
+        books = told(books, order, done("1", "100"), at=earlier)
+    assert (books.day, books.entries_today) == (date(2026, 3, 2), 3)
+
+
+# --- positions, worked out by hand --------------------------------------------------------------------------------
+
+
+def buy(quantity: str, price: str, *fees: tuple[str, str], opens_lot: bool = True) -> Trade:
+    paid = tuple(Fee(asset, D(amount)) for asset, amount in fees)
+    return Trade(Side.BUY, D(quantity), D(quantity) * D(price), paid, opens_lot)
+
+
+def sell(quantity: str, price: str, *fees: tuple[str, str]) -> Trade:
+    return replace(buy(quantity, price, *fees), side=Side.SELL)
+
+
+def seen(*values: object) -> tuple[object, ...]:
+    return values
+
+
+def after(*trades: Trade) -> tuple[Position, Decimal | None]:
+    position, realized = Position("BINANCE", "BTCUSDT", RULES), None
+    for trade in trades:
+        position, realized = after_trade(position, trade)
+    return position, realized
+
+
+def test_average_cost_and_profit_with_fees_in_quote() -> None:
+    position, realized = after(
+        buy("1", "100", ("USDT", "0.1")), buy("1", "200", ("USDT", "0.2")), sell("1", "180", ("USDT", "0.18"))
+    )
+    assert realized == D("29.67")  # 180 - 0.18 - (100.1 + 200.2) / 2
+    assert seen(position.quantity, position.cost, position.average_cost) == (1, D("150.15"), D("150.15"))
+    assert seen(position.realized_pnl, position.last_price) == (D("29.67"), 180)
+    assert position.unrealized_pnl(D(140)) == D("-10.15")
+
+
+def test_a_fee_in_base_shrinks_what_is_held_not_what_was_paid() -> None:
+    position, _ = after(buy("1", "100", ("BTC", "0.001")))
+    assert seen(position.quantity, position.cost, position.lots) == (D("0.999"), 100, (D("0.999"),))
+    closed, realized = after_trade(position, sell("0.999", "110", ("USDT", "0.1")))
+    assert realized == D("9.79")  # 109.89 - 0.1 - 100
+    assert seen(closed.quantity, closed.cost, closed.lots) == (0, 0, ())
+
+
+def test_a_fee_in_another_coin_touches_neither_quantity_nor_profit() -> None:
+    position, realized = after(buy("1", "100", ("BNB", "0.0002")), sell("1", "90", ("BNB", "0.0002")))
+    assert seen(realized, position.quantity, position.realized_pnl) == (-10, 0, -10)
+
+
+def test_first_bought_is_first_sold() -> None:
+    position, _ = after(buy("1", "100"), buy("2", "100"), buy("3", "100"), sell("1.5", "100"))
+    assert seen(position.lots, position.open_trades) == ((D("1.5"), 3), 2)
+    position, _ = after_trade(position, sell("4.5", "100"))
+    assert (position.lots, position.open_trades, position.is_open) == ((), 0, False)
+
+
+def test_what_is_sold_beyond_the_position_was_the_owners_own() -> None:
+    position, realized = after(buy("1", "100"), sell("4", "120", ("USDT", "0.48")))
+    assert realized == D("19.88")  # a quarter of 479.52, less 100
+    assert seen(position.quantity, position.cost, position.lots) == (0, 0, ())
+    untouched, nothing = after(sell("4", "120"))
+    assert seen(untouched.quantity, nothing) == (0, 0)
+
+
+def test_dust_is_not_an_open_trade_and_joins_the_next_entry() -> None:
+    position, _ = after(buy("1", "100"), sell("0.9995", "100"))
+    assert (position.quantity, position.is_open, position.open_trades) == (D("0.0005"), False, 0)
+    position, _ = after_trade(position, buy("1", "100"))
+    assert seen(position.quantity, position.lots, position.open_trades) == (D("1.0005"), (1,), 1)
+
+
+def test_a_falling_price_closes_no_position_in_the_books() -> None:
+    position, _ = after(buy("1", "100"))
+    assert replace(position, last_price=D("0.01")).is_open
+    assert after(buy("0.05", "100"))[0].is_open
+    assert not after(buy("0.024", "100"))[0].is_open
+
+
+def test_parts_of_one_order_are_one_lot_and_add_up() -> None:
+    books = told(
+        Books(),
+        an_order(),
+        done("0.3", "100", ("BTC", "0.0003"), status=S.PARTIALLY_FILLED),
+        done("0.7", "100", ("BTC", "0.0003"), ("BNB", "0.001"), status=S.PARTIALLY_FILLED),
+        done("1", "100", ("BTC", "0.0006"), ("BNB", "0.001")),
+    )
+    position = held(books)
+    assert seen(position.quantity, position.cost, position.lots) == (D("0.9994"), 100, (D("0.9994"),))
+    assert books.open_trades == 1
+    assert books.flows == {
+        ("BINANCE", "BTC"): D("0.9994"), ("BINANCE", "USDT"): D(-100), ("BINANCE", "BNB"): D("-0.001")
+    }  # fmt: skip
+
+
+def test_parts_of_one_exit_realise_what_the_whole_would() -> None:
+    books = told(Books(), an_order(), done("1", "100"))
+    books = told(
+        books,
+        an_exit(),
+        done("0.25", "120", ("USDT", "0.03"), status=S.PARTIALLY_FILLED),
+        done("0.5", "120", ("USDT", "0.06"), status=S.PARTIALLY_FILLED),
+        done("1", "120", ("USDT", "0.12")),
+    )
+    assert books.recent[-1].realized_pnl == books.realized_today == held(books).realized_pnl == D("19.88")
+    assert seen(held(books).quantity, books.sellable("BINANCE", "BTCUSDT")) == (0, 0)
+
+
+def test_what_is_being_sold_is_no_longer_sellable_and_only_the_rest_once_a_part_is_gone() -> None:
+    books = told(Books(), an_order(), done("1", "100"))
+    exit_ = an_exit(quantity=D("0.6"), reserved_base=D("0.6"))
+    assert told(books, exit_).sellable("BINANCE", "BTCUSDT") == D("0.4")
+    part = done("0.2", "100", status=S.PARTIALLY_FILLED)
+    assert told(books, exit_, part).sellable("BINANCE", "BTCUSDT") == D("0.4")
+    assert told(books, exit_, part, done("0.2", "100", status=S.CANCELED)).sellable("BINANCE", "BTCUSDT") == D("0.8")
+
+
+amounts = st.decimals("0.001", "1000", places=3)
+trades = st.lists(
+    st.tuples(st.sampled_from(Side), amounts, amounts, st.sampled_from(["BTC", "USDT", "BNB"])), max_size=12
+)
+
+
+@given(trades)
+def test_nothing_is_ever_held_below_zero_and_profit_adds_up(moves: list[tuple[Side, Decimal, Decimal, str]]) -> None:
+    position, realized = Position("BINANCE", "BTCUSDT", RULES), ZERO
+    for side, quantity, price, asset in moves:
+        fee = Fee(asset, (quantity if asset == "BTC" else price) / 1000)
+        position, gained = after_trade(position, Trade(side, quantity, quantity * price, (fee,)))
+        realized += gained or ZERO
+        assert position.quantity >= 0
+        assert position.cost >= 0
+        assert all(lot > 0 for lot in position.lots)
+        assert sum(position.lots) <= position.quantity
+        assert position.open_trades <= len(position.lots) or not position.lots
+        assert (position.average_cost is None) is (position.quantity == 0)
+    assert position.realized_pnl == realized
+
+
+# --- the engine and its restart -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> RiskEngine:
+    return RiskEngine(Journal(tmp_path / "journal.db"), LIMITS)
+
+
+def view_at(now: datetime) -> View:
+    return View(RULES, D(100), D(10_000), ZERO, now)
+
+
+def decide(engine: RiskEngine, signal: Signal, now: datetime = NOW, key: str = "") -> DecisionRecord:
+    rules = replace(RULES, symbol=signal.symbol, base_asset=signal.symbol.removesuffix("USDT"))
+    alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", "BINANCE", now)
+    record = engine.decide(alert, replace(view_at(now), rules=rules), now, lambda: True)
+    assert record is not None
+    return record
+
+
+def test_an_ending_that_two_have_seen_fills_the_position_once(engine: RiskEngine) -> None:
+    """Who follows a resting order and who cancels it ask at the same time, with the same old value in hand."""
+    order = decide(engine, Signal(Action.BUY, "BTCUSDT", quantity=D(1), type=OrderType.LIMIT, price=D(100))).order
+    assert order is not None
+    resting = engine.settle(order, Execution(S.NEW, "77"), NOW)
+    first = engine.settle(resting, done("1", "100"), NOW)
+    again = engine.settle(resting, done("1", "100"), NOW)
+    assert first == again
+    assert held(engine.books).quantity == 1
+    assert len(engine._journal.rows_after("trades", 0)) == 2
+    with pytest.raises(ValueError, match="FILLED cannot become CANCELED"):
+        engine.settle(resting, done("1", "100", status=S.CANCELED), NOW)
+
+
+def test_the_daily_limit_holds_when_the_clock_steps_back_over_midnight(engine: RiskEngine) -> None:
+    engine.limits = replace(LIMITS, max_open_trades=99)
+    decide(engine, Signal(Action.BUY, "ETHUSDT"), MIDNIGHT + timedelta(minutes=1))
+    earlier = MIDNIGHT - timedelta(minutes=30)
+    decisions = [decide(engine, Signal(Action.BUY, f"C{number}USDT"), earlier).check for number in range(6)]
+    assert decisions == [""] * 4 + ["daily_limit"] * 2
+
+
+symbols = st.sampled_from(["BTCUSDT", "ETHUSDT"])
+steps = st.one_of(
+    st.tuples(st.just("buy"), symbols, st.integers(1, 999)),
+    st.tuples(st.just("limit"), symbols, st.integers(1, 9)),
+    st.tuples(st.just("sell"), symbols, st.sampled_from([None, 1, 50])),
+    st.tuples(st.just("report"), st.integers(0, 9), st.sampled_from([s for s in S if s not in (S.INTENT, S.SENT)])),
+    st.tuples(st.just("release"), st.integers(0, 9), st.none()),
+    st.tuples(st.just("pause"), st.booleans(), st.none()),
+    st.tuples(st.just("wait"), st.sampled_from([1, 61, 86_400, -30]), st.none()),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_a_restart_knows_exactly_what_was_known_before(script: list[tuple[Any, ...]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.db"
+        engine, now = RiskEngine(Journal(path), LIMITS), NOW
+        for step in script:
+            before = engine.books
+            now = _play(engine, step, now)
+            _nothing_impossible(before, engine.books)
+        assert RiskEngine(Journal(path), LIMITS).books.as_of(now) == engine.books.as_of(now)
+
+
+def _play(engine: RiskEngine, step: tuple[Any, ...], now: datetime) -> datetime:
+    what, which, how = step
+    orders = list(engine.books.orders.values())
+    if what == "buy":
+        _entered(engine, decide(engine, Signal(Action.BUY, which, amount=D(how)), now))
+    elif what == "limit":
+        limit = Signal(Action.BUY, which, quantity=D(how), type=OrderType.LIMIT, price=D(100))
+        _entered(engine, decide(engine, limit, now))
+    elif what == "sell":
+        decide(engine, Signal(Action.SELL, which, quantity=None if how is None else D(how)), now)
+    elif what == "report" and orders:
+        _report(engine, orders[which % len(orders)], how, now)
+    elif what == "release" and orders:
+        order = orders[which % len(orders)]
+        if not engine.blockers(order):
+            engine.release(order, replace(view_at(now), rules=order.rules), now)
+    elif what == "pause":
+        engine.switch(which, now)
+    elif what == "wait":
+        return now + timedelta(seconds=which)
+    return now
+
+
+def _report(engine: RiskEngine, order: Order, status: OrderStatus, now: datetime) -> None:
+    whole = order.quantity or (order.amount or ZERO) / 100
+    executed = {S.FILLED: whole, S.PARTIALLY_FILLED: (order.executed_quantity + whole) / 2}.get(status)
+    executed = order.executed_quantity if executed is None else executed
+    fees = (Fee(order.rules.base_asset if order.side is Side.BUY else "USDT", executed / 1000),) if executed else ()
+    execution = Execution(status, "77", executed, executed * 100, fees)
+    if status in LEGAL_CHANGES[order.status]:
+        engine.settle(order, execution, now)
+    else:
+        journal_length = len(engine._journal.rows_after("trades", 0))
+        try:
+            engine.settle(order, execution, now)
+        except ValueError:
+            pass
+        assert len(engine._journal.rows_after("trades", 0)) == journal_length
+
+
+def _entered(engine: RiskEngine, record: DecisionRecord) -> None:
+    if record.decision is Decision.ACCEPTED:
+        assert engine.books.open_trades <= LIMITS.max_open_trades
+        assert engine.books.entries_today <= LIMITS.max_trades_per_day
+
+
+def _nothing_impossible(before: Books, books: Books) -> None:
+    assert books.day >= before.day
+    assert books.entries_today >= 0
+    assert books.open_trades >= 0
+    assert all(position.quantity >= 0 and position.cost >= 0 for position in books.positions.values())
+    assert all(not order.has_ended for order in books.orders.values())
+    assert all(books.sellable("BINANCE", symbol) >= 0 for symbol in ("BTCUSDT", "ETHUSDT"))
+    for asset in ("BTC", "ETH"):
+        position = books.position("BINANCE", f"{asset}USDT")
+        flow = books.flows.get(("BINANCE", asset), ZERO)
+        assert flow <= (position.quantity if position else ZERO), "what the owner sold besides was not ours"
+
+
+# --- on paper and back --------------------------------------------------------------------------------------------
+
+
+def any_value(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type hint, of every kind that the events are made of."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*map(any_value, args))
+    if origin is tuple:
+        return st.lists(any_value(args[0]), max_size=2).map(tuple)
+    if origin is frozenset:
+        return st.frozensets(any_value(args[0]), max_size=2)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        made: Callable[..., Any] = typing.cast(Any, kind)
+        return st.builds(made, **{field.name: any_value(hints[field.name]) for field in fields(kind)})
+    if kind is Decimal:
+        return st.decimals("-1E18", "1E18", allow_nan=False) | st.sampled_from([D("1E-18"), D("1E+3"), D("-0.00")])
+    if kind is datetime:
+        return st.datetimes(timezones=st.just(UTC))
+    if kind is types.NoneType:
+        return st.none()
+    if issubclass(kind, Enum):
+        return st.sampled_from(list(kind))
+    return {str: st.text(max_size=8), bool: st.booleans(), int: st.integers()}[kind]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(any_value(Decided), any_value(OrderChanged), any_value(Switched)))
+def test_every_event_reads_back_as_it_was_written(event: Event) -> None:
+    text = to_text(event)
+    assert text.isascii()
+    assert "\n" not in text
+    assert from_text(type(event), text) == event
+
+
+def test_money_never_passes_through_a_float() -> None:
+    order = an_order(amount=D("0.1234567890123456789012345678901234567890"), price=D("1E-18"))
+    text = to_text(OrderChanged(order, NOW))
+    assert '"amount":"0.1234567890123456789012345678901234567890"' in text
+    assert '"price":"0.000000000000000001"' in text
+    assert from_text(OrderChanged, text).order == order
+
+
+def test_records_of_another_version_are_still_read() -> None:
+    text = to_text(Switched(True, NOW))
+    assert from_text(Switched, text.replace("{", '{"a_field_of_tomorrow":1,', 1)) == Switched(True, NOW)
+    order = an_order()
+    assert '"note"' not in to_text(OrderChanged(order, NOW)), "what holds its default may be added later"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"order":5}', '{"order":{},"at":"x"}', '{"at":"2026-01-01"}'])
+def test_a_damaged_record_is_an_error_and_not_half_an_order(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        from_text(OrderChanged, text)
