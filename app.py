@@ -34,7 +34,7 @@ log = logging.getLogger("gatehouse")
 MAX_BODY_BYTES = 16_384
 BODY_SECONDS = 2.0
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
-REPLY_SECONDS = 2.3
+REPLY_SECONDS = 2.1
 CLOSE_ALL_SECONDS = 8.0
 STOP_SECONDS = 4
 SLOWED_SECONDS = 1.0

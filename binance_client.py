@@ -58,8 +58,8 @@ NO_SUCH_ORDER_CODE = -2013
 BAD_SYMBOL_CODES = frozenset({-1121, -1100})
 # Refused because it is there already: that is a reason to look, not a refusal.
 DUPLICATE_TEXT = "duplicate order"
-# The account may not see its trades, or there is no such list: asking again will not help.
-NEVER_LISTED = frozenset({400, 401, 403, 404})
+# The key may not see the account's trades: asking again will not help.
+NO_PERMISSION_CODES = frozenset({-1002, -2015})
 
 log = logging.getLogger("gatehouse.binance")
 
@@ -242,7 +242,7 @@ class BinanceClient:
             # Not told otherwise, Binance lists 500; an order whose trades are never complete would never be settled.
             trades = self._ask(self._client.get_my_trades, symbol=order.symbol, orderId=raw.get("orderId"), limit=1000)
         except BinanceAPIException as exc:
-            if exc.status_code not in NEVER_LISTED or exc.code == TIMESTAMP_CODE:
+            if exc.status_code != 404 and exc.code not in NO_PERMISSION_CODES:
                 raise
             # The fees will never be told; that the order was executed is known, and matters more.
             log.warning("%s does not list the trades of %s: %s", self.name, order.client_order_id, _text(exc))

@@ -353,10 +353,10 @@ def size_is_tradable(case: Case) -> Verdict:
     quantity = _quantity_of(case)
     if quantity is not None and (quantity <= 0 or quantity < smallest):
         return _refused("min_notional", f"Order size too small: {plain(quantity)}, smallest is {plain(smallest)}")
-    applies = rules.min_notional_applies_to_market or case.signal.type is not OrderType.MARKET
-    if applies and size.notional is not None and size.notional < rules.min_notional:
-        least = plain(rules.min_notional)
-        return _refused("min_notional", f"Order size too small: {plain(size.notional)} notional, smallest is {least}")
+    least = sizing.smallest_notional(rules, case.signal.type, is_exit=case.is_exit)
+    if size.notional is not None and size.notional < least:
+        numbers = f"{plain(size.notional)} notional, smallest is {plain(rules.min_notional)}"
+        return _refused("min_notional", f"Order size too small: {numbers}")
     return _passed("min_notional", f"Order size {size.text(rules)}")
 
 

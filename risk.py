@@ -324,7 +324,8 @@ def _next_attempt(order: Order, now: datetime) -> Order:
 def _released(order: Order, size: Size, now: datetime) -> Order:
     quantity = size.quantity or ZERO
     smallest = max(sizing.smallest_quantity(order.rules, order.type), sizing.quantity_step(order.rules, order.type))
-    too_little = size.notional is not None and size.notional < order.rules.min_notional
+    least = sizing.smallest_notional(order.rules, order.type, is_exit=True)
+    too_little = size.notional is not None and size.notional < least
     if quantity <= 0 or quantity < smallest or too_little:
         note = f"nothing left to sell: {plain(quantity)} held is below the exchange's smallest order"
         return replace(order, status=OrderStatus.NOT_PLACED, settled_at=now, note=note)

@@ -16,6 +16,7 @@ from models import ZERO, Action, Order, OrderType, Side, Signal, SymbolRules, pl
 MAX_DECIMALS = 8
 QUOTE_STEP = Decimal("0.00000001")
 HUNDRED = Decimal(100)
+CLEARLY = Decimal("0.9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,19 @@ def quantity_step(rules: SymbolRules, type_: OrderType) -> Decimal:
 
 def smallest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:
     return max(rules.min_quantity, rules.market_min_quantity) if type_ is OrderType.MARKET else rules.min_quantity
+
+
+def smallest_notional(rules: SymbolRules, type_: OrderType, *, is_exit: bool) -> Decimal:
+    """Binance judges a market order by its average price of some minutes, which the last price may be below.
+
+    A way out is only refused here when it is clearly too small; the exchange has the last word.
+    https://developers.binance.com/docs/binance-spot-api-docs/filters#notional
+    """
+    if type_ is not OrderType.MARKET:
+        return rules.min_notional
+    if not rules.min_notional_applies_to_market:
+        return ZERO
+    return rules.min_notional * CLEARLY if is_exit else rules.min_notional
 
 
 def largest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:

@@ -33,7 +33,7 @@ from models import (
     plain,
 )
 from paper_client import PaperClient
-from risk import Alert, Preview, RiskEngine, new_id
+from risk import EXIT_IS_WANTED_FOR, Alert, Preview, RiskEngine, new_id
 from sizing import View
 
 log = logging.getLogger("gatehouse.trader")
@@ -83,6 +83,7 @@ class Ticket:
     record: DecisionRecord | None = None
     order: Order | None = None
     problem: str = ""
+    left: bool = False  # the sender was told "pending" and will not send again
 
     def tell(self, order: Order | None) -> None:
         self.order = order
@@ -138,9 +139,12 @@ class Trader:
         try:
             await asyncio.wait_for(ticket.told.wait(), budget_seconds)
         except TimeoutError:
+            if ticket.told.is_set():
+                return Answer(ticket.record, ticket.order, problem=ticket.problem)
             # Taking the claim keeps the decision from being made once the sender was told that it was not.
             if ticket.record is None and ticket.claim.take():
                 return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
+            ticket.left = True
             return Answer(ticket.record, ticket.order, pending=True)
         return Answer(ticket.record, ticket.order, problem=ticket.problem)
 
@@ -249,7 +253,7 @@ class Trader:
         if order.status is OrderStatus.INTENT:
             order = await self._wait_for_turn(order)
         if order.status is OrderStatus.SENT:
-            order = await self._place(order)
+            order = await self._place(order, ticket)
         await self._see_to_the_end(order, ticket)
 
     async def _see_to_the_end(self, order: Order, ticket: Ticket | None) -> None:
@@ -283,8 +287,11 @@ class Trader:
         self.market.refresh_soon(order.broker)
         return released
 
-    async def _place(self, order: Order) -> Order:
-        """One order, handed over once; again only when it certainly never left, and only for a moment."""
+    async def _place(self, order: Order, ticket: Ticket | None) -> Order:
+        """One order, handed over once; again only when it certainly never left, and only for a moment.
+
+        An exit whose sender was told "pending" goes on trying: nobody else will.
+        """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self.patience.resend
         while True:
@@ -292,8 +299,11 @@ class Trader:
             if not isinstance(outcome, Refused) or not outcome.never_left:
                 break
             pause = max(0.1, outcome.retry_after_seconds or 0.0)
+            alone = not order.is_entry and (ticket is None or ticket.left)
             if loop.time() + pause >= give_up_at:
-                break
+                if not alone or self._clock() - order.received_at > EXIT_IS_WANTED_FOR:
+                    break
+                pause = max(pause, self.patience.longest_look)
             await asyncio.sleep(pause)
         never_left = isinstance(outcome, Refused) and outcome.never_left
         return await self._settle(order, _execution_of(outcome), never_left=never_left)
@@ -317,11 +327,11 @@ class Trader:
             log.exception("placing %s failed", order.client_order_id)
             return Unknown(f"{type(exc).__name__} while placing")
 
-    async def _resolve(self, order: Order, left_at_most_seconds_ago: float = 0.0) -> Order:
+    async def _resolve(self, order: Order, left_at_least_seconds_ago: float = 0.0) -> Order:
         """Looks until the order is found, or until it is proven that it cannot appear any more."""
         loop = asyncio.get_running_loop()
         broker = self.brokers[order.broker]
-        proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_most_seconds_ago
+        proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_least_seconds_ago
         not_found, pause = 0, self.patience.first_look
         while True:
             answer = await self._look_up(order)
@@ -474,9 +484,15 @@ class Trader:
 
     async def _finish_recovered(self, order: Order) -> None:
         if order.status is OrderStatus.UNKNOWN:
-            since_sent = (self._clock() - (order.sent_at or order.created_at)).total_seconds()
-            order = await self._resolve(order, max(0.0, since_sent - self.patience.slack))
+            order = await self._resolve(order, self._left_at_least_seconds_ago(order))
         await self._see_to_the_end(order, None)
+
+    def _left_at_least_seconds_ago(self, order: Order) -> float:
+        """An exit may have been sent again up to the crash itself, so its time starts anew."""
+        if not order.is_entry:
+            return 0.0
+        since_sent = (self._clock() - (order.sent_at or order.created_at)).total_seconds()
+        return max(0.0, since_sent - self.patience.slack)
 
     async def _compare_accounts(self) -> None:
         """Drift: the books hold more than the account has. Shown, not mended: the owner knows what was done by hand."""

@@ -343,10 +343,24 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
     ),
     (
         checks.size_is_tradable,
-        SELL | {"quantity": D("0.05")},
-        SELL | {"quantity": D("0.049")},
+        SELL | {"quantity": D("0.045")},
+        SELL | {"quantity": D("0.044")},  # the exchange has the last word on what is only a little too small
         "min_notional",
-        "Order size too small",
+        "Order size too small: 4.4 notional, smallest is 5",
+    ),
+    (
+        checks.size_is_tradable,
+        SELL | {"quantity": D("0.05"), "type": OrderType.LIMIT, "price": D(100)},
+        SELL | {"quantity": D("0.049"), "type": OrderType.LIMIT, "price": D(100)},
+        "min_notional",
+        "Order size too small: 4.9 notional, smallest is 5",
+    ),
+    (
+        checks.size_is_tradable,
+        {"amount": D(4), "min_notional_applies_to_market": False},
+        {"quantity": D("0.04"), "min_notional_applies_to_market": False, "type": OrderType.LIMIT, "price": D(100)},
+        "min_notional",
+        "Order size too small: 4 notional, smallest is 5",
     ),
     (
         checks.balance_covers_it,
@@ -546,6 +560,19 @@ def test_only_an_exit_of_everything_waits_for_resting_orders() -> None:
     assert a_case(action=Action.SELL, quantity=D("0.5"), market_position="flat", books=books).waits
     assert not a_case(action=Action.SELL, quantity=D("0.5"), books=books).waits
     assert not a_case(books=books).waits
+
+
+def test_a_way_out_is_never_too_large_for_the_exchange() -> None:
+    case = a_case(action=Action.SELL, books=holding(), market_max_quantity=D("0.4"))
+    assert judge(case) is None
+    assert case.size.quantity == D("0.4")
+
+
+def test_a_close_sells_no_more_than_is_held_and_a_plain_sell_what_it_says() -> None:
+    assert a_case(action=Action.CLOSE, quantity=D(5), books=holding()).size.quantity == 1
+    assert a_case(action=Action.SELL, reduce_only=True, quantity=D(5), books=holding()).size.quantity == 1
+    assert a_case(action=Action.CLOSE, quantity=D("0.4"), books=holding()).size.quantity == D("0.4")
+    assert a_case(action=Action.SELL, quantity=D(5), books=holding()).size.quantity == 5
 
 
 def test_what_other_orders_sell_already_is_not_sold_again() -> None:

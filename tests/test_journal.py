@@ -324,8 +324,13 @@ def test_a_record_that_cannot_be_read_stops_the_replay(journal: Journal) -> None
         list(journal.replay())
 
 
-def test_a_journal_that_is_not_in_wal_mode_is_not_used(path: Path) -> None:
-    """SQLite answers a refused switch with the old mode and no error: a reader in the old mode holds it back."""
+def test_a_journal_that_is_not_in_wal_mode_is_not_used() -> None:
+    """SQLite answers a refused switch with the mode that stays in force, and with no error."""
+    with pytest.raises(JournalError, match="WAL mode refused, got memory"):
+        Journal(Path(":memory:"))
+
+
+def test_a_journal_that_another_program_holds_is_not_used(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE t (x)")
         other.commit()

@@ -102,6 +102,21 @@ def test_of_fifty_alerts_at_once_exactly_as_many_pass_as_the_limit_allows(
     assert_csvs_equal_journal(daemon)
 
 
+def test_one_after_the_other_the_whole_balance_can_be_spent(daemon_with: Make, exchange: FakeBinance) -> None:
+    """What an order set aside is set aside no longer once the account itself shows it as spent."""
+    with_symbols(exchange, 10).set_balance("USDT", 100)
+    daemon = daemon_with(**binance(exchange, **NO_LIMIT)).start()
+    for number, alert in enumerate(buys(10), 1):
+        assert daemon.post(**alert)["status"] == "FILLED"
+        eventually(lambda left=100 - 10 * number: free_usdt(daemon) == left, 5, lambda: "no new balance")  # type: ignore[misc]
+    refused = daemon.post(symbol="N0USDT", side="BUY", amount_usdt=6)
+    assert refused["reason"].startswith("Insufficient balance: 6 needed, 0 free")
+
+
+def free_usdt(daemon: Daemon) -> Any:
+    return daemon.owner_get("/status")["balances"]["BINANCE"].get("USDT", {"free": 0})["free"]
+
+
 def test_what_sells_at_the_same_time_does_not_loosen_a_limit(daemon_with: Make, exchange: FakeBinance) -> None:
     """Entries and exits mixed: every exit passes, and entries are at no moment more than allowed."""
     with_symbols(exchange, 20)
@@ -483,7 +498,7 @@ def test_two_exits_at_once_cancel_a_resting_order_once_and_what_it_filled_meanwh
 
 
 def test_an_entry_that_comes_after_a_waiting_exit_is_not_sold_by_it(live: Daemon, exchange: FakeBinance) -> None:
-    """Buy, sell, buy, while the first buy is still under way: to sell all that is held then would sell the wrong one."""
+    """Buy, sell, buy, while the first buy is under way: the sell takes all that is held when its turn comes."""
     exchange.fail_next("delay", seconds=0.8, executed=True)
     with ThreadPoolExecutor(2) as senders:
         first = senders.submit(live.post, **a_buy(1))

@@ -467,7 +467,6 @@ def test_an_order_whose_trades_are_not_listed_yet_is_not_settled_with_fees_missi
     assert (sold["status"], sold["quantity"]) == ("FILLED", 0.00022)
 
 
-@pytest.mark.xfail(strict=True, reason="fees that were not told once are never asked for again, the exit is too large")
 def test_a_list_of_trades_that_is_withheld_for_a_moment_does_not_block_the_way_out(
     live: Daemon, exchange: FakeBinance
 ) -> None:
@@ -678,7 +677,6 @@ def test_an_exchange_that_comes_back_within_a_moment_gets_the_order(live: Daemon
     assert (reply.status, reply["status"], len(exchange.orders)) == (200, "FILLED", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="an exit that never left is given up although its sender was told 'pending'")
 def test_an_exit_whose_sender_was_told_pending_is_not_given_up_when_it_cannot_leave_at_once(
     live: Daemon, exchange: FakeBinance
 ) -> None:
