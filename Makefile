@@ -16,7 +16,7 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted: $(VENV)/bin/ruff format ." >&2; exit 1; }
-	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests
+	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests bench
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

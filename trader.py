@@ -436,9 +436,12 @@ class Trader:
         self.stopping = True
         if self._lives:
             await asyncio.wait(set(self._lives), timeout=seconds)
-        for task in (*self._lives, *self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._lives, *self._tasks, return_exceptions=True)
+        left = {*self._lives, *self._tasks}
+        while left:
+            # asyncio.wait_for in Python 3.11 loses a cancellation that meets its result: cancel until it is heard.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.1)
 
     def _restore_paper(self, name: str, paper: PaperClient) -> None:
         books = self.engine.books

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -323,39 +324,33 @@ def write_history(logs: Path) -> int:
     logs.mkdir()
     journal = Journal(logs / "journal.db")
     rules = Rules("BTCUSDT", "BTC", "USDT", Decimal("0.00001"), Decimal("0.00001"), min_notional=Decimal(5))
-    at, events, rows = datetime.now(UTC) - timedelta(days=300), list[Event](), 0
-    for number in range(HISTORY_ROWS // 4):
-        at += timedelta(minutes=17)
+    at = datetime.now(UTC) - timedelta(days=300)
+    quantity, quote, fees = Decimal("0.00023"), Decimal("9.89"), (Fee("USDT", Decimal("0.00989")),)
+
+    def trade(number: int) -> list[Event]:
         side = Side.BUY if number % 2 == 0 else Side.SELL
         signal = Signal(Action(side.value), "BTCUSDT", strategy="trend", confidence=Decimal(75))
-        order = Order(
-            f"gh{number}", f"s{number}", "BINANCE", Market.SPOT, "BTCUSDT", side, OrderType.MARKET, side is Side.BUY,
-            rules, at, at, quantity=Decimal("0.00023"), sent_at=at,
-        )  # fmt: skip
-        filled = Order(
-            f"gh{number}", f"s{number}", "BINANCE", Market.SPOT, "BTCUSDT", side, OrderType.MARKET, side is Side.BUY,
-            rules, at, at, quantity=Decimal("0.00023"), sent_at=at, status=OrderStatus.FILLED, settled_at=at,
-            exchange_order_id=str(number), executed_quantity=Decimal("0.00023"), executed_quote=Decimal("9.89"),
-            fees=(Fee("USDT", Decimal("0.00989")),),
-        )  # fmt: skip
-        for offset, decision in enumerate((Decision.REJECTED, Decision.REJECTED, Decision.ACCEPTED)):
-            accepted = decision is Decision.ACCEPTED
-            events.append(
-                Decided(
-                    DecisionRecord(
-                        f"s{number}" if accepted else f"r{number}x{offset}", f"k{number}x{offset}", at, at, decision,
-                        "" if accepted else "confidence", "bench", signal, "BINANCE", order if accepted else None,
-                    )  # fmt: skip
-                )
-            )
-        events.append(OrderChanged(filled, at))
-        rows += 4
+        common = ("BINANCE", Market.SPOT, "BTCUSDT", side, OrderType.MARKET, side is Side.BUY, rules, at, at)
+        order = Order(f"gh{number}", f"s{number}", *common, quantity=quantity, sent_at=at)
+        filled = replace(order, status=OrderStatus.FILLED, settled_at=at, exchange_order_id=str(number))
+        filled = replace(filled, executed_quantity=quantity, executed_quote=quote, fees=fees)
+        entry = DecisionRecord(
+            f"s{number}", f"k{number}", at, at, Decision.ACCEPTED, "", "bench", signal, "BINANCE", order
+        )
+        refused = replace(entry, decision=Decision.REJECTED, check="confidence", order=None)
+        first, second = (replace(refused, signal_id=f"r{number}{x}", key=f"r{number}{x}") for x in "ab")
+        return [Decided(first), Decided(second), Decided(entry), OrderChanged(filled, at)]
+
+    events: list[Event] = []
+    for number in range(HISTORY_ROWS // 4):
+        at += timedelta(minutes=17)
+        events += trade(number)
         if len(events) >= 4000:
             journal.append(events)
             events = []
     journal.append(events)
     journal.close()
-    return rows
+    return HISTORY_ROWS
 
 
 def line(what: str, ours: float, least: float | None, unit: str) -> None:

@@ -28,7 +28,7 @@ class Reply:
     status: int
     body: dict[str, Any]
     seconds: float
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
 
     def __getitem__(self, name: str) -> Any:
         return self.body[name]
@@ -46,7 +46,8 @@ class Nursery:
         )
 
     def start(self, env: Mapping[str, str], cwd: Path, log: Path) -> int:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -94,11 +95,14 @@ class Daemon:
         return self
 
     def wait_until_ready(self, seconds: float = 20.0) -> None:
-        eventually(lambda: self.is_healthy() or not self.is_alive(), seconds, lambda: f"not ready: {self.log()[-3000:]}")
+        eventually(lambda: self.is_healthy() or not self.is_alive(), seconds, self._why("not ready"))
         assert self.is_alive(), f"the daemon ended: {self.log()[-3000:]}"
 
     def wait_until_listening(self, seconds: float = 10.0) -> None:
-        eventually(lambda: can_connect(self.port) or not self.is_alive(), seconds, lambda: f"not up: {self.log()[-3000:]}")
+        eventually(lambda: can_connect(self.port) or not self.is_alive(), seconds, self._why("not up"))
+
+    def _why(self, what: str) -> Callable[[], str]:
+        return lambda: f"{what}: {self.log()[-3000:]}"
 
     def is_healthy(self) -> bool:
         try:
@@ -116,7 +120,7 @@ class Daemon:
         return True
 
     def wait_until_dead(self, seconds: float = 15.0) -> None:
-        eventually(lambda: not self.is_alive(), seconds, lambda: f"still alive: {self.log()[-3000:]}")
+        eventually(lambda: not self.is_alive(), seconds, self._why("still alive"))
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -139,9 +143,7 @@ class Daemon:
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
-    def request(
-        self, method: str, path: str, body: bytes | None = None, timeout: float = 10, **headers: str
-    ) -> Reply:
+    def request(self, method: str, path: str, body: bytes | None = None, timeout: float = 10, **headers: str) -> Reply:
         started = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -155,8 +157,9 @@ class Daemon:
         return Reply(response.status, parsed, time.monotonic() - started, response.headers)
 
     def get(self, path: str, *, secret: str | None = None, timeout: float = 10) -> Reply:
-        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        return self.request("GET", path, timeout=timeout, **headers)
+        if secret is None:
+            return self.request("GET", path, timeout=timeout)
+        return self.request("GET", path, timeout=timeout, Authorization=f"Bearer {secret}")
 
     def owner_get(self, path: str) -> dict[str, Any]:
         return self.get(path, secret=SECRET).body
