@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 import replies
 from banner import startup_text
-from config import SettingsError, load_settings
+from config import Settings, SettingsError, load_settings
 from data_folder import FolderError
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import SIGNALS, TRADES, JournalError
@@ -377,16 +378,19 @@ async def _unforeseen(request: Request, exc: Exception) -> Response:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-def serve(gate: Gatehouse) -> None:
+def listen(settings: Settings) -> socket.socket:
+    """Raises OSError. Before anything is printed, so that nobody reads of a daemon that is not there."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+
+
+def serve(gate: Gatehouse, listener: socket.socket) -> None:
     """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
-    settings = gate.settings
     # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(gate),
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -396,6 +400,10 @@ def serve(gate: Gatehouse) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
 
 
 def main() -> int:
@@ -403,16 +411,25 @@ def main() -> int:
     try:
         settings = load_settings()
         gate = open_gatehouse(settings)
+        listener = listen(settings)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
     except (FolderError, JournalError) as exc:
         print(f"cannot start:\n  - {exc}", file=sys.stderr)
         return 2
+    except OSError as exc:
+        print(f"cannot start:\n  - {_not_free(settings, exc)}", file=sys.stderr)
+        return 2
     set_up_logging((*settings.secrets, gate.secret))
     print(startup_text(settings, gate.secret), flush=True)
-    serve(gate)
+    serve(gate, listener)
     return 0
+
+
+def _not_free(settings: Settings, exc: OSError) -> str:
+    where = f"HOST {settings.host} and PORT {settings.port}"
+    return f"{where} cannot be listened on: {os.strerror(exc.errno or 0)}; choose another PORT, or stop what uses it"
 
 
 if __name__ == "__main__":

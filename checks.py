@@ -106,7 +106,8 @@ class Case:
         if view.free_quote is None or view.balance_asked_at is None or view.rules is None:
             return None
         set_aside = self.books.quote_set_aside(self.broker, view.rules.quote_asset, view.balance_asked_at)
-        return view.free_quote - set_aside
+        # What has left but is not settled yet may already be gone from the balance: counted twice, never too little.
+        return max(ZERO, view.free_quote - set_aside)
 
     @cached_property
     def sellable(self) -> Decimal:

@@ -20,6 +20,7 @@ from models import (
     RESTING,
     UNSETTLED,
     ZERO,
+    Action,
     Decision,
     DecisionRecord,
     Execution,
@@ -197,7 +198,7 @@ class RiskEngine:
 
     def _duplicate(self, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)
-        if first is None or abs(now - first.decided_at) > self._remembered_for(alert.signal):
+        if first is None or not self._is_repeat(alert.signal, now - first.decided_at):
             return None
         order = self._journal.last_order(first.signal_id)
         if order is not None and order.never_left:
@@ -216,9 +217,14 @@ class RiskEngine:
             duplicate_of=first.signal_id,
         )
 
-    def _remembered_for(self, signal: Signal) -> timedelta:
+    def _is_repeat(self, signal: Signal, age: timedelta) -> bool:
+        """After the clock stepped back, the first of two seems to lie ahead: an entry is still a repeat then.
+
+        A way out must not stay shut until the clock is there again, and a second one finds nothing left to sell.
+        """
         window = timedelta(seconds=float(self.limits.dedupe_seconds))
-        return max(window, REMEMBER_FIRED_ALERTS) if signal.fired_at else window
+        window = max(window, REMEMBER_FIRED_ALERTS) if signal.fired_at else window
+        return age <= window and (age >= -window or signal.action is Action.BUY)
 
     def _judged(self, alert: Alert, view: View, now: datetime) -> DecisionRecord:
         case = self._case(alert, view, now)

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from broker import Broker, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from broker import Balance, Broker, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from csv_logger import CsvFile
 from journal import JournalError
 from market_data import MarketData
@@ -58,6 +58,7 @@ class Patience:
     turn: float = 0.05  # between two looks whether a waiting exit may go
     disk: float = 1.0  # before an outcome that could not be written is written again
     slack: float = 5.0  # a recovered order may have left so much later than its record says
+    compare: float = 60.0  # between two comparisons of the books with the accounts
     late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
 
 
@@ -429,6 +430,7 @@ class Trader:
         for work in self.market.tasks(self._watched):
             self._spawn(work, self._tasks)
         self._spawn(self._keep_csvs(), self._tasks)
+        self._spawn(self._keep_comparing(), self._tasks)
         self._spawn(self._recover(), self._tasks)
 
     async def stop(self, seconds: float) -> None:
@@ -499,25 +501,40 @@ class Trader:
 
     async def _compare_accounts(self) -> None:
         """Drift: the books hold more than the account has. Shown, not mended: the owner knows what was done by hand."""
-        self.drift = []
+        drift: list[dict[str, str]] = []
         for name, broker in self.brokers.items():
-            positions = [p for p in self.engine.books.positions.values() if p.broker == name and p.is_open]
-            if broker.is_local or not positions:
+            if not broker.is_local:
+                drift += await self._drift_at(name, broker)
+        for row in drift:
+            if row not in self.drift:
+                log.warning("drift: %s", row)
+        self.drift = drift
+
+    async def _drift_at(self, name: str, broker: Broker) -> list[dict[str, str]]:
+        positions = [p for p in self.engine.books.positions.values() if p.broker == name and p.is_open]
+        if not positions:
+            return []
+        try:
+            balances = await self._ask(broker.balances)
+        except BrokerError as exc:
+            log.warning("positions were not compared with %s: %s", name, exc)
+            return [row for row in self.drift if row["broker"] == name]
+        rows = []
+        for position in positions:
+            books = self.engine.books
+            # While an order of the symbol is under way, what is held is in doubt itself.
+            if books.on_symbol(name, position.symbol) or books.position(name, position.symbol) is not position:
                 continue
-            try:
-                balances = await self._ask(broker.balances)
-            except BrokerError as exc:
-                log.warning("positions were not compared with %s: %s", name, exc)
-                continue
-            for position in positions:
-                if self.engine.books.unsettled(name, position.symbol):
-                    continue  # what is held is in doubt itself
-                balance = balances.get(position.rules.base_asset)
-                held = balance.free + balance.locked if balance else 0 * position.quantity
-                if held < position.quantity:
-                    row = {"broker": name, "symbol": position.symbol, "books": plain(position.quantity)}
-                    self.drift.append(row | {"account": plain(held)})
-                    log.warning("drift: %s", self.drift[-1])
+            balance = balances.get(position.rules.base_asset, Balance())
+            if balance.free + balance.locked < position.quantity:
+                held = {"books": plain(position.quantity), "account": plain(balance.free + balance.locked)}
+                rows.append({"broker": name, "symbol": position.symbol} | held)
+        return rows
+
+    async def _keep_comparing(self) -> None:
+        while True:
+            await asyncio.sleep(self.patience.compare)
+            await self._compare_accounts()
 
     async def _keep_csvs(self) -> None:
         """A file that was locked or full is caught up within seconds of being writable again."""

@@ -511,3 +511,15 @@ def test_an_entry_that_comes_after_a_waiting_exit_is_not_sold_by_it(live: Daemon
     assert [order.side for order in exchange.orders] == ["BUY", "SELL"]
     assert live.owner_get("/status")["open_trades"] == 0
     assert live.post(**a_buy(3))["status"] == "FILLED"
+
+
+def test_after_the_clock_stepped_back_a_resent_entry_is_a_repeat_and_a_way_out_is_open(paper: Daemon) -> None:
+    paper.move_clock(3600)
+    entry = {"symbol": "BTCUSDT", "side": "BUY", "price": 43000}
+    way_out = {"symbol": "BTCUSDT", "side": "SELL", "price": 43000}
+    assert paper.post(**entry)["decision"] == "ACCEPTED"
+    assert paper.post(**way_out)["decision"] == "ACCEPTED"
+    assert paper.post(**entry, comment="again")["decision"] == "ACCEPTED"
+    paper.move_clock(0)
+    assert paper.post(**entry)["decision"] == "DUPLICATE"
+    assert paper.post(**way_out)["decision"] == "ACCEPTED"

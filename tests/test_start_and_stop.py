@@ -166,9 +166,9 @@ def test_a_second_instance_says_so_and_touches_nothing(paper: Daemon, program: C
 
 
 def test_a_port_that_is_taken_ends_it_with_an_error(paper: Daemon, program: Callable[..., Program]) -> None:
-    code, _, errors = program(port=paper.port).end()
-    assert code not in (0, None)
-    assert "address already in use" in errors
+    code, output, errors = program(port=paper.port).end()
+    assert (code, output) == (2, "")
+    assert f"PORT {paper.port} cannot be listened on: Address already in use; choose another PORT" in errors
     assert paper.is_healthy()
 
 
@@ -473,6 +473,17 @@ def test_what_was_sold_by_hand_is_shown_as_drift_after_a_restart(live: Daemon, e
     exchange.set_balance("BTC", 1)
     live.restart()
     assert held_by_hand(live) == []
+
+
+def test_what_is_sold_by_hand_is_noticed_while_it_runs(daemon_with: Make, exchange: FakeBinance) -> None:
+    settings = binance(exchange, cooldown_seconds=0)
+    settings["test_patience"] = {"compare": 0.2}
+    daemon = daemon_with(**settings).start()
+    assert buy(daemon)["status"] == "FILLED"
+    exchange.set_balance("BTC", 0)
+    eventually(lambda: held_by_hand(daemon) != [], 5, lambda: "no drift is shown")
+    exchange.set_balance("BTC", 1)
+    eventually(lambda: held_by_hand(daemon) == [], 5, lambda: "drift is still shown")
 
 
 def test_what_a_resting_order_sold_while_nobody_looked_is_no_drift(live: Daemon, exchange: FakeBinance) -> None:
