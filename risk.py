@@ -90,7 +90,9 @@ class RiskEngine:
     def books(self) -> Books:
         return self._books
 
-    def decide(self, alert: Alert, view: View, now: datetime, claim: Callable[[], bool]) -> DecisionRecord | None:
+    def decide(
+        self, alert: Alert, view: View, clock: Callable[[], datetime], claim: Callable[[], bool]
+    ) -> DecisionRecord | None:
         """The decision, already on the record with its order's intent; None when nobody waits for it any more.
 
         Raises JournalError; then nothing was decided.
@@ -98,6 +100,8 @@ class RiskEngine:
         with self._lock:
             if not claim():
                 return None
+            # Looked at here and not before: around midnight, who waited for the lock must count to the day he enters.
+            now = clock()
             record = self._duplicate(alert, now) or self._judged(alert, view, now)
             self._record([Decided(record)])
             return record

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, Context, Decimal
 
 from models import ZERO, Action, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
 
@@ -16,6 +16,8 @@ from models import ZERO, Action, Order, OrderType, Side, Signal, SymbolRules, pl
 MAX_DECIMALS = 8
 QUOTE_STEP = Decimal("0.00000001")
 HUNDRED = Decimal(100)
+# A quotient that does not come out even must not be rounded up in its last digit either.
+_DOWN = Context(prec=28, rounding=ROUND_DOWN)
 CLEARLY = Decimal("0.9")
 
 
@@ -123,7 +125,7 @@ def entry_size(
         return Size(amount=amount, notional=amount)
     if price is None:
         return Size(limit_price=limit_price)
-    quantity = round_down(amount / price, quantity_step(rules, signal.type))
+    quantity = round_down(_DOWN.divide(amount, price), quantity_step(rules, signal.type))
     return Size(quantity=quantity, limit_price=limit_price, notional=quantity * price)
 
 
@@ -132,7 +134,7 @@ def _quote_amount(wish: Wish, available: Decimal | None) -> Decimal | None:
         return round_down(wish.amount, QUOTE_STEP)
     if wish.percent is None or available is None:
         return None
-    return round_down(available * wish.percent / HUNDRED, QUOTE_STEP)
+    return round_down(_DOWN.divide(available * wish.percent, HUNDRED), QUOTE_STEP)
 
 
 def exit_size(
@@ -154,8 +156,8 @@ def _exit_quantity(wish: Wish, sellable: Decimal, price: Decimal | None) -> Deci
     if wish.quantity is not None:
         return min(wish.quantity, sellable) if wish.reduce_only else wish.quantity
     if wish.amount is not None:
-        return min(sellable, wish.amount / price) if price else ZERO
-    return sellable * (HUNDRED if wish.percent is None else wish.percent) / HUNDRED
+        return min(sellable, _DOWN.divide(wish.amount, price)) if price else ZERO
+    return _DOWN.divide(sellable * (HUNDRED if wish.percent is None else wish.percent), HUNDRED)
 
 
 def quantity_step(rules: SymbolRules, type_: OrderType) -> Decimal:

@@ -227,7 +227,7 @@ class Trader:
         )
 
     def _decide(self, alert: Alert, view: View, claim: Claim) -> DecisionRecord | None:
-        record = self.engine.decide(alert, view, self._clock(), claim.take)
+        record = self.engine.decide(alert, view, self._clock, claim.take)
         if record is not None:
             self._signals_csv.catch_up()
         return record

@@ -406,7 +406,7 @@ def view_at(now: datetime) -> View:
 def decide(engine: RiskEngine, signal: Signal, now: datetime = NOW, key: str = "") -> DecisionRecord:
     rules = replace(RULES, symbol=signal.symbol, base_asset=signal.symbol.removesuffix("USDT"))
     alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", "BINANCE", now)
-    record = engine.decide(alert, replace(view_at(now), rules=rules), now, lambda: True)
+    record = engine.decide(alert, replace(view_at(now), rules=rules), lambda: now, lambda: True)
     assert record is not None
     return record
 

@@ -257,7 +257,7 @@ OnDay = Callable[..., tuple[Daemon, Callable[..., None]]]
 
 def test_at_midnight_utc_under_load_every_trade_counts_to_exactly_one_day(on_day: OnDay) -> None:
     daemon, at = on_day(max_trades_per_day=40)
-    at(0, seconds=-3)
+    at(-1)
     daemon.start()
     alerts = [a_buy(number) for number in range(40)]
     assert decisions(at_once(daemon, alerts[:30])) == {"ACCEPTED": 30}
@@ -515,8 +515,8 @@ def test_an_entry_that_comes_after_a_waiting_exit_is_not_sold_by_it(live: Daemon
 
 def test_after_the_clock_stepped_back_a_resent_entry_is_a_repeat_and_a_way_out_is_open(paper: Daemon) -> None:
     paper.move_clock(3600)
-    entry = {"symbol": "BTCUSDT", "side": "BUY", "price": 43000}
-    way_out = {"symbol": "BTCUSDT", "side": "SELL", "price": 43000}
+    entry: Alert = {"symbol": "BTCUSDT", "side": "BUY", "price": 43000}
+    way_out: Alert = {"symbol": "BTCUSDT", "side": "SELL", "price": 43000}
     assert paper.post(**entry)["decision"] == "ACCEPTED"
     assert paper.post(**way_out)["decision"] == "ACCEPTED"
     assert paper.post(**entry, comment="again")["decision"] == "ACCEPTED"
