@@ -11,7 +11,7 @@ run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
 
 test: $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -n 3 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .

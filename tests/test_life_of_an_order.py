@@ -631,7 +631,9 @@ def the_owner(exchange: FakeBinance) -> Client:
 
 
 def wait_for_status(daemon: Daemon, order: Order, status: str) -> None:
+    """In the journal, and in the CSV file, which follows a moment later."""
     eventually(lambda: statuses(daemon).get(order.client_id) == status, 5, lambda: str(statuses(daemon)))
+    assert_csvs_equal_journal(daemon)
 
 
 def statuses(daemon: Daemon) -> dict[str, str]:
