@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import requests
 from binance.client import Client
@@ -33,7 +34,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
-from models import ZERO, Execution, Fee, Order, OrderStatus, OrderType, Side, SymbolRules, plain, round_down
+from models import ZERO, Execution, Fee, Market, Order, OrderStatus, OrderType, Side, SymbolRules, plain, round_down
 
 # A small window bounds how long a delayed order may still be accepted; Binance checks it at receipt and again before
 # the matching engine: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/endpoint-security-type
@@ -78,6 +79,14 @@ STATUSES = {
 
 class _BadReply(Exception):
     """The reply is not what was asked for."""
+
+
+class OrderSize(TypedDict, total=False):
+    """`quantity` in base units or `amount` in quote currency; with `price` it is a LIMIT order."""
+
+    quantity: Decimal
+    amount: Decimal
+    price: Decimal
 
 
 class BinanceClient:
@@ -190,22 +199,40 @@ class BinanceClient:
         step = max(rules.quantity_step, rules.market_quantity_step)
         return round_down(usdt_amount / self.current_price(symbol), step)
 
-    def place_buy_order(self, order: Order) -> Outcome:
-        return self._place_on(Side.BUY, order)
+    def place_buy_order(self, symbol: str, client_order_id: str, **size: Unpack[OrderSize]) -> Outcome:
+        """`quantity=` (base units) or `amount=` (quote currency), and `price=` for a LIMIT order.
 
-    def place_sell_order(self, order: Order) -> Outcome:
-        return self._place_on(Side.SELL, order)
+        The id is the caller's: one that is on no record could not be looked up when the reply is lost.
+        """
+        return self.place(self._order(Side.BUY, symbol, client_order_id, **size))
 
-    def get_order_status(self, order: Order) -> LookUp:
-        return self.look_up(order)
+    def place_sell_order(self, symbol: str, client_order_id: str, **size: Unpack[OrderSize]) -> Outcome:
+        """As `place_buy_order`."""
+        return self.place(self._order(Side.SELL, symbol, client_order_id, **size))
 
-    def cancel_order(self, order: Order) -> LookUp:
-        return self.cancel(order)
+    def get_order_status(self, symbol: str, client_order_id: str) -> LookUp:
+        return self.look_up(self._order(Side.BUY, symbol, client_order_id))
 
-    def _place_on(self, side: Side, order: Order) -> Outcome:
-        if order.side is not side:
-            raise ValueError(f"{order.client_order_id} is a {order.side}, not a {side}")
-        return self.place(order)
+    def cancel_order(self, symbol: str, client_order_id: str) -> LookUp:
+        """How the order stands after the attempt to cancel it."""
+        return self.cancel(self._order(Side.BUY, symbol, client_order_id))
+
+    def _order(self, side: Side, symbol: str, client_order_id: str, **size: Unpack[OrderSize]) -> Order:
+        now = datetime.now(UTC)
+        return Order(
+            client_order_id=client_order_id,
+            signal_id="",
+            broker=self.name,
+            market=Market.SPOT,
+            symbol=symbol,
+            side=side,
+            type=OrderType.LIMIT if "price" in size else OrderType.MARKET,
+            is_entry=side is Side.BUY,
+            rules=SymbolRules(symbol, "", "", ZERO, ZERO),
+            received_at=now,
+            created_at=now,
+            **size,
+        )
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

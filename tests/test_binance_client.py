@@ -571,24 +571,18 @@ def test_the_familiar_calls_do_what_they_say(exchange: FakeBinance, client: Bina
     assert client.get_current_price("BTCUSDT") == 43000
     assert client.calculate_buy_quantity("BTCUSDT", D(50)) == D("0.00116")
     assert client.calculate_buy_quantity("BTCUSDT", D("0.4")) == 0
-    buy = an_order()
-    assert isinstance(client.place_buy_order(buy), Done)
+    bought = client.place_buy_order("BTCUSDT", "buy_1", amount=D(43))
+    assert isinstance(bought, Done)
+    assert (bought.execution.status, bought.execution.executed_quantity) == (S.FILLED, D("0.001"))
     assert client.get_account_balance("BTC") == D("0.000999")
-    assert client.get_order_status(buy) == found(client, buy)
-    sell = a_limit("44000", side=Side.SELL, quantity=D("0.0009"))
-    assert isinstance(client.place_sell_order(sell), Done)
-    cancelled = client.cancel_order(sell)
+    assert client.get_order_status("BTCUSDT", "buy_1") == Found(bought.execution)
+    assert isinstance(client.place_sell_order("BTCUSDT", "sell_1", quantity=D("0.0009"), price=D(44000)), Done)
+    cancelled = client.cancel_order("BTCUSDT", "sell_1")
     assert isinstance(cancelled, Found)
     assert cancelled.execution.status is S.CANCELED
     assert client.get_account_balance("BTC") == D("0.000999")
-
-
-def test_a_buy_is_not_sent_as_a_sell(exchange: FakeBinance, client: BinanceClient) -> None:
-    with pytest.raises(ValueError, match="is a BUY, not a SELL"):
-        client.place_sell_order(an_order())
-    with pytest.raises(ValueError, match="is a SELL, not a BUY"):
-        client.place_buy_order(an_order(side=Side.SELL))
-    assert exchange.calls(ORDER) == []
+    assert [order.client_id for order in exchange.orders] == ["buy_1", "sell_1"]
+    assert isinstance(client.get_order_status("BTCUSDT", "never_1"), NotFound)
 
 
 # --- the same cases on paper and at the exchange ------------------------------------------------------------------
