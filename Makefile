@@ -1,11 +1,12 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
-# make lint   style and types             make clean  remove what these made
+# make lint   style and types             make bench  measure speed and memory beside a floor
+# make clean  remove what these made
 
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -17,6 +18,9 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted: $(VENV)/bin/ruff format ." >&2; exit 1; }
 	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests bench
+
+bench: $(VENV)/.run
+	@$(VENV)/bin/python bench/run.py $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

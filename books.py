@@ -26,8 +26,8 @@ from models import (
 )
 from portfolio import Position, Trade, after_trade
 
-# Long enough to outlive any balance snapshot that decisions may still use.
-RECENT = timedelta(seconds=120)
+# Outlives any balance that decisions may still use (5 s) and any look-up that may still tell the ending again (12 s).
+RECENT = timedelta(seconds=30)
 
 
 NEVER_EXISTED = frozenset({OrderStatus.NOT_PLACED, OrderStatus.REJECTED})

@@ -53,6 +53,7 @@ class _Known:
     prices: dict[str, Dated[Decimal]] = field(default_factory=dict)
     asking: dict[object, asyncio.Task[None]] = field(default_factory=dict)
     refresh: asyncio.Event = field(default_factory=asyncio.Event)
+    not_traded: set[str] = field(default_factory=set)
     connected: bool = False
     problem: str = ""
     failures: int = 0
@@ -112,10 +113,18 @@ class MarketData:
         now = self._clock()
         return {name: _state(known, now) for name, known in self._known.items()}
 
-    def tasks(self, held: Callable[[str], Iterable[str]]) -> list[Coroutine[Any, Any, None]]:
-        """The endless background work; `held(broker)` names the symbols whose price is watched."""
+    def tasks(
+        self, held: Callable[[str], Iterable[str]], expected: Iterable[str] = ()
+    ) -> list[Coroutine[Any, Any, None]]:
+        """The endless background work.
+
+        `held(broker)` names the symbols whose price is watched; the rules of those and of the `expected` ones are
+        asked for at start, so that the first alert need not wait for them.
+        """
         remote = [known for known in self._known.values() if not known.broker.is_local]
-        return [self._keep_account(known) for known in remote] + [self._keep_prices(known, held) for known in remote]
+        return [self._keep_account(known, held, expected) for known in remote] + [
+            self._keep_prices(known, held) for known in remote
+        ]
 
     async def connect(self, broker: str) -> None:
         """Raises BrokerError."""
@@ -180,7 +189,7 @@ class MarketData:
 
     # --- keeping fresh --------------------------------------------------------------------------------------------
 
-    async def _keep_account(self, known: _Known) -> None:
+    async def _keep_account(self, known: _Known, held: Callable[[str], Iterable[str]], expected: Iterable[str]) -> None:
         clock_checked = -CLOCK_PAUSE_SECONDS
         loop = asyncio.get_running_loop()
         while True:
@@ -190,6 +199,7 @@ class MarketData:
                     await self.connect(known.broker.name)
                     clock_checked = loop.time()
                 await self._ask_once(known, "balances", partial(self._ask_balances, known))
+                await self._learn_rules(known, {*held(known.broker.name), *expected})
                 await self._renew_rules(known)
                 known.problem, known.failures = "", 0
             except BrokerError as exc:
@@ -204,6 +214,14 @@ class MarketData:
         if str(exc) != known.problem:
             log.warning("%s: %s", known.broker.name, exc)
         known.problem = str(exc)
+
+    async def _learn_rules(self, known: _Known, symbols: Iterable[str]) -> None:
+        for symbol in sorted(set(symbols) - known.rules.keys() - known.not_traded):
+            try:
+                await self._ask_once(known, ("rules", symbol), partial(self._ask_rules, known, symbol))
+            except UnknownSymbol as exc:
+                known.not_traded.add(symbol)
+                log.warning("%s does not trade %s: %s", known.broker.name, symbol, exc)
 
     async def _renew_rules(self, known: _Known) -> None:
         now = self._clock()

@@ -427,7 +427,7 @@ class Trader:
         for name, broker in self.brokers.items():
             if isinstance(broker, PaperClient):
                 self._restore_paper(name, broker)
-        for work in self.market.tasks(self._watched):
+        for work in self.market.tasks(self._watched, self.engine.limits.allowed_symbols):
             self._spawn(work, self._tasks)
         self._spawn(self._keep_csvs(), self._tasks)
         self._spawn(self._keep_comparing(), self._tasks)
