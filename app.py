@@ -124,7 +124,7 @@ class Door:
             return await self._unauthorised(request)
         key = alert_key(body, self.gate.secret)
         try:
-            alert = self._alert(parse_alert(body), key, received_at)
+            alert = self._alert(parse_alert(body, self.gate.secret), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
         # Whoever writes dry_run means it: only a clear no places an order.

@@ -12,6 +12,8 @@ ALERT = {
     "price": "{{close}}",
     "strategy": "my strategy",
     "timeframe": "{{interval}}",
+    "market_position": "{{strategy.market_position}}",
+    "prev_market_position": "{{strategy.prev_market_position}}",
     "timenow": "{{timenow}}",
 }
 EXAMPLE = {

@@ -132,6 +132,16 @@ class Books:
         selling = (o for o in self.on_symbol(broker, symbol) if o.side is Side.SELL)
         return sum((max(ZERO, o.reserved_base - o.executed_quantity) for o in selling), ZERO)
 
+    def base_set_aside(self, broker: str, asset: str, balance_asked_at: datetime) -> Decimal:
+        """As `quote_set_aside`, of what sells: a resting sell that the balance has seen is locked there already."""
+        sells = (
+            o
+            for o in (*self.orders.values(), *self.recent)
+            if o.broker == broker and o.side is Side.SELL and o.rules.base_asset == asset
+        )
+        unseen = (o for o in sells if o.settled_at is None or o.settled_at >= balance_asked_at)
+        return sum((o.executed_quantity if o.has_ended else o.reserved_base for o in unseen), ZERO)
+
     def quote_set_aside(self, broker: str, asset: str, balance_asked_at: datetime) -> Decimal:
         """Quote currency that a balance asked for at that moment may still show as free although it is spoken for."""
         buys = [
@@ -194,7 +204,8 @@ def _with_cooldown(books: Books, order: Order) -> Mapping[CooldownKey, datetime]
     if order.status in NEVER_EXISTED:
         others = books.last_accepted.items()
         return {k: at for k, at in others if k != key or at != order.created_at}
-    if order.is_entry and order.status in UNSETTLED:
+    # Only when it is decided: that it became unknown later must not put an older time over a newer entry's.
+    if order.is_entry and order.status is OrderStatus.SENT:
         return {**books.last_accepted, key: order.created_at}
     return books.last_accepted
 

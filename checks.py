@@ -84,13 +84,17 @@ class Case:
             return False
         unsettled = self.books.unsettled(self.broker, self.signal.symbol)
         resting = self.books.resting(self.broker, self.signal.symbol) if self.wish.is_everything else ()
-        return bool(unsettled or resting)
+        unpriced = self.wish.amount is not None and self.view.price is None and self.signal.type is OrderType.MARKET
+        return bool(unsettled or resting or (unpriced and not self.view.price_is_needed))
 
     @cached_property
     def rules(self) -> SymbolRules | None:
         """The exchange's rules; of a symbol that is held, the rules it was bought under do for a way out."""
         position = self.books.position(self.broker, self.signal.symbol)
-        return self.view.rules or (position.rules if position and self.is_exit else None)
+        if self.view.rules or not self.is_exit:
+            return self.view.rules
+        under_way = self.books.on_symbol(self.broker, self.signal.symbol)
+        return position.rules if position else next((order.rules for order in under_way), None)
 
     @cached_property
     def wish(self) -> Wish:
@@ -384,7 +388,9 @@ def _holding_covers_it(case: Case) -> Verdict:
     quantity, sellable, account = case.size.quantity, case.sellable, case.view.free_base
     if case.waits or quantity is None or quantity <= sellable or account is None:
         return _passed("insufficient_balance", "Decided by what is held")
-    free = account - case.books.base_being_sold(case.broker, case.signal.symbol)
+    assert case.rules is not None
+    assert case.view.balance_asked_at is not None
+    free = account - case.books.base_set_aside(case.broker, case.rules.base_asset, case.view.balance_asked_at)
     if quantity > max(free, sellable):
         numbers = f"{plain(quantity)} to sell, {plain(max(free, sellable, ZERO))} held"
         return _refused("insufficient_balance", f"Insufficient balance: {numbers}")

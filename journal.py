@@ -33,6 +33,7 @@ CREATE INDEX IF NOT EXISTS events_by_signal ON events (signal_id);
 CREATE TABLE IF NOT EXISTS csv_rows (
     file TEXT NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (file, number)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accounts (broker TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS probes (number INTEGER) STRICT;
 """
 
@@ -174,6 +175,18 @@ class Journal:
             "SELECT number, line FROM csv_rows WHERE file = ? AND number > ? ORDER BY number LIMIT ?",
             (file, number, BATCH),
         )
+
+    def mode_of(self, broker: str) -> str | None:
+        """TESTNET or LIVE: whose orders the records of this broker are; None before its first start."""
+        found = self._read("SELECT mode FROM accounts WHERE broker = ?", (broker,))
+        return found[0][0] if found else None
+
+    def set_mode(self, broker: str, mode: str) -> None:
+        """Raises JournalError."""
+        try:
+            self._writer.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?)", (broker, mode))
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
 
     def last_number(self, file: str) -> int:
         return self._last[file]

@@ -101,6 +101,12 @@ class MarketData:
         dated = known.prices.get(symbol)
         return dated.value if dated else None
 
+    def takes_quote_amounts(self, broker: str, symbol: str) -> bool:
+        """Whether a market order may name what it spends; as long as the rules are not known, it is assumed."""
+        known = self._known.get(broker)
+        dated = known.rules.get(symbol) if known else None
+        return dated is None or dated.value.quote_amount_allowed
+
     def balances(self, broker: str) -> Dated[Mapping[str, Balance]] | None:
         """The last balances seen, however old; for display."""
         known = self._known[broker]
@@ -226,7 +232,13 @@ class MarketData:
     async def _renew_rules(self, known: _Known) -> None:
         now = self._clock()
         for symbol in [s for s, rules in known.rules.items() if _is_stale(rules, now, RULES_MAX_AGE)]:
-            await self._ask_rules(known, symbol)
+            try:
+                await self._ask_rules(known, symbol)
+            except UnknownSymbol as exc:
+                # Delisted: that must not keep the others, and the balance, from being renewed.
+                del known.rules[symbol]
+                known.not_traded.add(symbol)
+                log.warning("%s does not trade %s any more: %s", known.broker.name, symbol, exc)
 
     async def _keep_prices(self, known: _Known, held: Callable[[str], Iterable[str]]) -> None:
         while True:

@@ -68,14 +68,17 @@ READ: dict[str, Callable[[list[Said]], Any]] = {
 }
 
 
-def parse_alert(body: bytes) -> Signal:
-    """One alert, understood. Raises `AlertError`, and nothing else, whatever the bytes."""
+def parse_alert(body: bytes, secret: str = "") -> Signal:
+    """One alert, understood. Raises `AlertError`, and nothing else, whatever the bytes.
+
+    `secret`, where it is known, is never shown, also where the damage hides that it is one.
+    """
     try:
         return _signal(gather(read_fields(body)))
     except AlertError as error:
         problem = error
     # Raised out here: the first error may still carry a secret, and must not hang on to this one as its context.
-    raise problem.hiding(claimed_secrets(body))
+    raise problem.hiding((secret, *claimed_secrets(body)))
 
 
 def _signal(found: Found) -> Signal:

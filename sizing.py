@@ -19,6 +19,7 @@ HUNDRED = Decimal(100)
 # A quotient that does not come out even must not be rounded up in its last digit either.
 _DOWN = Context(prec=28, rounding=ROUND_DOWN)
 CLEARLY = Decimal("0.9")
+FEES_AT_MOST = Decimal("1.005")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,10 @@ def entry_wish(signal: Signal, allocation_percent: Decimal | None, trade_amount:
 
 def exit_wish(signal: Signal) -> Wish:
     """An exit whose target is flat sells everything; one that closes sells what it names, but only what is held."""
-    if signal.market_position == "flat" or signal.position_size == ZERO:
+    if signal.market_position in ("flat", "short") or signal.intent in ("open_short", "reverse_short"):
+        # The quantity of a reversal counts the new short too: on spot only the way out is left, all that is held.
+        return Wish(reduce_only=True)
+    if signal.position_size is not None and signal.position_size <= 0:
         return Wish(reduce_only=True)
     return replace(_of_signal(signal), reduce_only=signal.reduce_only or signal.action is Action.CLOSE)
 
@@ -154,7 +158,9 @@ def exit_size(
 
 def _exit_quantity(wish: Wish, sellable: Decimal, price: Decimal | None) -> Decimal:
     if wish.quantity is not None:
-        return min(wish.quantity, sellable) if wish.reduce_only else wish.quantity
+        # A strategy names what it ordered; what arrived is less by the fee, and nothing else is there to sell.
+        ordered = sellable < wish.quantity <= sellable * FEES_AT_MOST
+        return min(wish.quantity, sellable) if wish.reduce_only or ordered else wish.quantity
     if wish.amount is not None:
         return min(sellable, _DOWN.divide(wish.amount, price)) if price else ZERO
     return _DOWN.divide(sellable * (HUNDRED if wish.percent is None else wish.percent), HUNDRED)

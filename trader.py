@@ -58,11 +58,13 @@ class Patience:
     turn: float = 0.05  # between two looks whether a waiting exit may go
     disk: float = 1.0  # before an outcome that could not be written is written again
     slack: float = 5.0  # a recovered order may have left so much later than its record says
+    forgotten: float = 60.0  # a resting order that the exchange does not know any more has ended there
     compare: float = 60.0  # between two comparisons of the books with the accounts
     late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
 
 
 NOT_FOUND_IN_A_ROW = 3
+FORGOTTEN_AFTER = 10  # "no such order" in a row, of an order that the exchange had taken
 
 
 class Claim:
@@ -220,7 +222,8 @@ class Trader:
     async def _view_for(self, alert: Alert) -> View:
         signal = alert.signal
         # A market order sized in quote currency leaves without any price: Binance works out the quantity itself.
-        wants_price = signal.quantity is not None or signal.amount is not None or signal.action is not Action.BUY
+        by_quote_amount = signal.action is Action.BUY and signal.quantity is None and signal.amount is None
+        wants_price = not by_quote_amount or not self.market.takes_quote_amounts(alert.broker, signal.symbol)
         price = signal.price if signal.type is OrderType.MARKET else None
         return await self.market.view(
             alert.broker, signal.symbol, price, wants_price=wants_price, patience_seconds=self.patience.view
@@ -281,9 +284,14 @@ class Trader:
                     await self._cancel(other)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self.patience.longest_look)
-        view = await self.market.view(
-            order.broker, order.symbol, None, wants_price=False, patience_seconds=self.patience.view
-        )
+        while True:
+            by_amount = order.amount is not None and order.type is OrderType.MARKET
+            view = await self.market.view(
+                order.broker, order.symbol, None, wants_price=by_amount, patience_seconds=self.patience.view
+            )
+            if not by_amount or view.price is not None or view.price_is_needed:
+                break
+            await asyncio.sleep(self.patience.longest_look)
         released = await self._written(lambda: self.engine.release(order, view, self._clock()))
         self.market.refresh_soon(order.broker)
         return released
@@ -362,6 +370,8 @@ class Trader:
 
     async def _follow(self, order: Order) -> None:
         """A resting order, until it ends."""
+        loop = asyncio.get_running_loop()
+        known_at, not_found = loop.time(), 0
         while order.status in RESTING:
             await asyncio.sleep(self.patience.follow)
             current = self.engine.books.orders.get(order.client_order_id)
@@ -369,7 +379,12 @@ class Trader:
                 return
             answer = await self._look_up(current)
             if isinstance(answer, Found):
+                known_at, not_found = loop.time(), 0
                 order = await self._settle(current, answer.execution)
+            elif isinstance(answer, NotFound):
+                not_found += 1
+                if not_found >= FORGOTTEN_AFTER and loop.time() - known_at >= self.patience.forgotten:
+                    order = await self._settle(current, _forgotten(current))
         self.market.refresh_soon(order.broker)
 
     async def _cancel(self, order: Order) -> None:
@@ -578,6 +593,13 @@ def _ended(group: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
     group.discard(task)
     if not task.cancelled() and task.exception() is not None:
         log.error("unforeseen", exc_info=task.exception())
+
+
+def _forgotten(order: Order) -> Execution:
+    """Binance wipes its testnet about once a month; what was executed before stays as it was told."""
+    note = f"{order.broker} does not know it any more; was the testnet reset?"
+    told = (order.exchange_order_id, order.executed_quantity, order.executed_quote, order.fees)
+    return Execution(OrderStatus.CANCELED, *told, note)
 
 
 def _execution_of(outcome: Outcome) -> Execution:

@@ -11,7 +11,7 @@ from broker import Broker
 from checks import Limits
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
-from data_folder import DataFolder
+from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
 from paper_client import PaperClient
 from risk import RiskEngine
@@ -51,19 +51,36 @@ def open_gatehouse(
     }
     for csv in csvs.values():
         csv.open()
+    engine = RiskEngine(journal, limits_of(settings))
+    _refuse_to_mix(settings, journal, engine)
     given = settings.webhook_secret_key
     return Gatehouse(
         settings=settings,
         secret=given.get_secret_value() if given else folder.own_secret(),
         folder=folder,
         journal=journal,
-        engine=RiskEngine(journal, limits_of(settings)),
+        engine=engine,
         brokers=build_brokers(settings),
         csvs=csvs,
         clock=clock,
         patience=patience or Patience(),
         started_at=clock(),
     )
+
+
+def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:
+    """What was bought on the testnet must never be sold from the real account. Raises FolderError."""
+    for name in settings.brokers:
+        mode, before = settings.mode_of(name), journal.mode_of(name)
+        held = any(p.is_open for p in engine.books.positions.values() if p.broker == name)
+        under_way = any(o.broker == name for o in engine.books.orders.values())
+        if before not in (None, mode) and (held or under_way):
+            raise FolderError(
+                f"{name} is {mode} now, but {settings.log_dir} remembers what {before} holds: "
+                f"give {mode} a LOG_DIR of its own, or go back to {before} and POST /close-all first"
+            )
+        if before != mode:
+            journal.set_mode(name, mode)
 
 
 def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, clock: Callable[[], datetime]) -> CsvFile:

@@ -1279,7 +1279,7 @@ def _survives(body: bytes) -> str:
     for claim in claims:
         claim.encode()
     try:
-        signal = parse_alert(body)
+        signal = parse_alert(body, SECRET)
     except AlertError as error:
         refused = error
     else:
