@@ -53,6 +53,7 @@ def open_gatehouse(
         csv.open()
     engine = RiskEngine(journal, limits_of(settings))
     _refuse_to_mix(settings, journal, engine)
+    _refuse_to_abandon(settings, engine)
     given = settings.webhook_secret_key
     return Gatehouse(
         settings=settings,
@@ -81,6 +82,16 @@ def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> 
             )
         if before != mode:
             journal.set_mode(name, mode)
+
+
+def _refuse_to_abandon(settings: Settings, engine: RiskEngine) -> None:
+    """An order under way can only be seen through with its broker's keys. Raises FolderError."""
+    for order in engine.books.orders.values():
+        if order.broker not in settings.brokers:
+            raise FolderError(
+                f"{order.broker} has no keys any more, but its order {order.client_order_id} ({order.symbol}) has not "
+                f"ended: put the keys back until it has, or give this start a LOG_DIR of its own"
+            )
 
 
 def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, clock: Callable[[], datetime]) -> CsvFile:

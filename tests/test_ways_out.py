@@ -61,6 +61,7 @@ def test_an_exit_by_amount_that_had_to_wait_is_sized_by_the_price_of_then(live: 
     exchange.fail_next("reset", executed=True)
     exchange.fail_next("error", where="GET /api/v3/order", code=-1000, times=8)
     buy(live)
+    exchange.fail_next("error", where="GET /api/v3/ticker/price", code=-1000)
     live.post(symbol="BTCUSDT", action="sell", amount_usdt=6)
     wait_until_sold(exchange, "0.00013")
 
@@ -80,11 +81,9 @@ def test_an_exit_after_a_restart_waits_for_its_entry_although_no_rules_can_be_ha
 ) -> None:
     exchange.fail_next("stall", executed=True)
     exchange.fail_next("error", where="GET /api/v3/order", code=-1000, times=ALWAYS)
-    exchange.fail_next(
-        "error", where="GET /api/v3/exchangeInfo", code=-1000, times=ALWAYS, when=lambda call: call.number > 9
-    )
     buy(live)
     live.kill()
+    exchange.fail_next("error", where="GET /api/v3/exchangeInfo", code=-1000, times=ALWAYS)
     live.start(wait=False).wait_until_listening()
     assert live.post(symbol="BTCUSDT", action="sell")["status"] == "PENDING"
     exchange.release()
@@ -133,6 +132,19 @@ def test_what_was_bought_on_the_testnet_is_not_sold_from_the_real_account(live: 
     live.kill()
     live.set(binance_testnet=False)
     live.start()
+
+
+def test_the_keys_cannot_be_taken_away_from_an_order_that_has_not_ended(live: Daemon, exchange: FakeBinance) -> None:
+    assert live.post(symbol="BTCUSDT", action="buy", type="LIMIT", price=40000)["status"] == "NEW"
+    keys = {name: live.env[name.upper()] for name in ("binance_api_key", "binance_api_secret", "binance_api_url")}
+    live.kill()
+    live.set(**dict.fromkeys(keys))
+    live.start(wait=False)
+    live.wait_until_dead()
+    assert "BINANCE has no keys any more, but its order" in live.log()
+    live.set(**keys)
+    live.start()
+    assert live.post(symbol="BTCUSDT", action="sell")["decision"] == "ACCEPTED"  # and cancels what rests
 
 
 def test_an_entry_that_becomes_unknown_later_does_not_shorten_the_cooldown_of_a_newer_one(
