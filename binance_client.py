@@ -18,7 +18,6 @@ from typing import Any, TypedDict, Unpack
 import requests
 from binance.client import Client
 from binance.exceptions import BinanceAPIException, BinanceRequestException
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from broker import (
@@ -34,6 +33,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
+from exchange_session import ExchangeSession
 from models import ZERO, Execution, Fee, Market, Order, OrderStatus, OrderType, Side, SymbolRules, plain, round_down
 
 # A small window bounds how long a delayed order may still be accepted; Binance checks it at receipt and again before
@@ -45,7 +45,6 @@ RECORDS_LAG_SECONDS = 2
 
 CONNECT_TIMEOUT_SECONDS = 3.05
 READ_TIMEOUT_SECONDS = 10
-CONNECTIONS = 64
 
 # The order was judged and refused before it could reach the engine. A code that is not listed is unknown, not refused.
 REFUSED_CODES = frozenset(
@@ -102,19 +101,14 @@ class BinanceClient:
             api_key,
             api_secret,
             testnet=testnet and not api_url,
-            # A redirect would send a signed order to another host, perhaps twice.
-            requests_params={"timeout": (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS), "allow_redirects": False},
+            requests_params={"timeout": (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)},
             ping=False,
         )
         if api_url:
             self._client.API_URL = api_url.rstrip("/")
         # The library overwrites a recvWindow= given with a call; only this attribute counts.
         self._client.REQUEST_RECVWINDOW = RECV_WINDOW_MS
-        session = self._client.session
-        # Proxies and .netrc from the environment have no business between an owner and an exchange.
-        session.trust_env = False
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+        self._client.session = ExchangeSession(self._client.session.headers)
         self._quiet_until = 0.0
         self._clock_lock = threading.Lock()
 

@@ -5,7 +5,7 @@ The same fold runs live and at start, so that what is remembered after a crash i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -136,21 +136,27 @@ class Books:
         """As `quote_set_aside`, of what sells: a resting sell that the balance has seen is locked there already."""
         sells = (
             o
-            for o in (*self.orders.values(), *self.recent)
+            for o in self._unseen_by(balance_asked_at)
             if o.broker == broker and o.side is Side.SELL and o.rules.base_asset == asset
         )
-        unseen = (o for o in sells if o.settled_at is None or o.settled_at >= balance_asked_at)
-        return sum((o.executed_quantity if o.has_ended else o.reserved_base for o in unseen), ZERO)
+        return sum((o.executed_quantity if o.has_ended else o.reserved_base for o in sells), ZERO)
 
     def quote_set_aside(self, broker: str, asset: str, balance_asked_at: datetime) -> Decimal:
         """Quote currency that a balance asked for at that moment may still show as free although it is spoken for."""
-        buys = [
+        buys = (
             o
-            for o in (*self.orders.values(), *self.recent)
+            for o in self._unseen_by(balance_asked_at)
             if o.broker == broker and o.side is Side.BUY and o.rules.quote_asset == asset
-        ]
-        unseen = (o for o in buys if o.settled_at is None or o.settled_at >= balance_asked_at)
-        return sum((o.executed_quote if o.has_ended else o.reserved_quote for o in unseen), ZERO)
+        )
+        return sum((o.executed_quote if o.has_ended else o.reserved_quote for o in buys), ZERO)
+
+    def _unseen_by(self, balance_asked_at: datetime) -> Iterator[Order]:
+        """Orders that a balance asked for at that moment need not show yet."""
+        for order in self.orders.values():
+            if order.settled_at is None or order.settled_at >= balance_asked_at:
+                yield order
+        # In the order of their endings: of thirty busy seconds, only the last few are looked at.
+        yield from takewhile(lambda o: o.settled_at is None or o.settled_at >= balance_asked_at, reversed(self.recent))
 
 
 def fold(books: Books, event: Event) -> Books:
@@ -250,7 +256,7 @@ def _executed(books: Books, before: Order | None, order: Order) -> tuple[Positio
     if trade is None:
         return None, None
     position = books.position(order.broker, order.symbol) or Position(order.broker, order.symbol, order.rules)
-    return after_trade(replace(position, rules=order.rules), trade)
+    return after_trade(position.under(order.rules), trade)
 
 
 def _new_part(before: Order | None, order: Order) -> Trade | None:

@@ -10,16 +10,19 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, check_circular=False).encode
+
+
 def to_text(value: object) -> str:
     """One line of JSON. Fields that hold their default are left out: old records stay readable as fields are added."""
-    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=True)
+    return _ENCODE(_plain(value))
 
 
 def from_text(kind: type[T], text: str) -> T:
@@ -37,7 +40,7 @@ def _plain(value: Any) -> Any:
 @cache
 def _writer(kind: type) -> Callable[[Any], Any]:
     if is_dataclass(kind):
-        return partial(_write_fields, tuple((f.name, f.default) for f in fields(kind)))
+        return _fields_writer(kind)
     if issubclass(kind, Enum):
         return attrgetter("value")
     if issubclass(kind, Decimal):
@@ -51,9 +54,16 @@ def _writer(kind: type) -> Callable[[Any], Any]:
     return lambda itself: itself
 
 
-def _write_fields(defaults: tuple[tuple[str, object], ...], value: object) -> dict[str, Any]:
-    held = ((name, getattr(value, name), default) for name, default in defaults)
-    return {name: _plain(part) for name, part, default in held if part is not default and part != default}
+def _fields_writer(kind: Any) -> Callable[[Any], Any]:
+    names = [f.name for f in fields(kind)]
+    defaults = [f.default for f in fields(kind)]
+    read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+
+    def write(value: object) -> dict[str, Any]:
+        held = zip(names, read(value), defaults, strict=True)
+        return {name: _plain(part) for name, part, default in held if part is not default and part != default}
+
+    return write
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from models import ZERO, Fee, Side, SymbolRules
@@ -24,6 +24,8 @@ class Position:
     lots: tuple[Decimal, ...] = ()
     realized_pnl: Decimal = ZERO
     last_price: Decimal | None = None
+    # How many of the lots are more than dust; carried along, as counting them anew is too slow for an alert's way.
+    counted: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def average_cost(self) -> Decimal | None:
@@ -51,7 +53,17 @@ class Position:
         """Entries not yet sold again: each one counts against MAX_OPEN_TRADES."""
         if not self.is_open:
             return 0
-        return max(1, sum(1 for lot in self.lots if lot >= self._smallest))
+        return max(1, self._lots_above_dust())
+
+    def _lots_above_dust(self) -> int:
+        if self.counted is not None:
+            return self.counted
+        smallest = self._smallest
+        return sum(1 for lot in self.lots if lot >= smallest)
+
+    def under(self, rules: SymbolRules) -> Position:
+        """The same position under the exchange's present rules, which may call other lots dust."""
+        return self if rules is self.rules or rules == self.rules else replace(self, rules=rules, counted=None)
 
     def unrealized_pnl(self, price: Decimal) -> Decimal:
         return self.quantity * price - self.cost
@@ -81,13 +93,16 @@ def after_trade(position: Position, trade: Trade) -> tuple[Position, Decimal | N
 def _after_buy(position: Position, trade: Trade) -> Position:
     # A fee in the base asset shrinks what arrived; what was paid stays the same, so the average cost carries it.
     received = trade.quantity - trade.fee_in(position.rules.base_asset)
-    kept = position if position.is_open else replace(position, lots=())
-    lots = (*kept.lots, received) if trade.opens_lot or not kept.lots else (*kept.lots[:-1], kept.lots[-1] + received)
+    kept = position if position.is_open else replace(position, lots=(), counted=0)
+    grows = not trade.opens_lot and bool(kept.lots)
+    before = kept.lots[-1] if grows else ZERO
+    smallest, lot = position._smallest, before + received
     return replace(
         kept,
         quantity=position.quantity + received,
         cost=position.cost + trade.quote + trade.fee_in(position.rules.quote_asset),
-        lots=lots,
+        lots=(*kept.lots[:-1], lot) if grows else (*kept.lots, lot),
+        counted=kept._lots_above_dust() + (lot >= smallest) - (grows and before >= smallest),
         last_price=_price(trade) or position.last_price,
     )
 
@@ -106,6 +121,7 @@ def _after_sell(position: Position, trade: Trade) -> tuple[Position, Decimal]:
         quantity=quantity,
         cost=position.cost - cost_of_ours if quantity else ZERO,
         lots=_without_oldest(position.lots, ours) if quantity else (),
+        counted=None,
         realized_pnl=position.realized_pnl + realized,
         last_price=_price(trade) or position.last_price,
     )

@@ -67,11 +67,15 @@ class Preview:
 
 def new_id(prefix: str, now: datetime) -> str:
     """`[a-z0-9_]`, starts with a letter, at most 24 characters. Time and chance: unique even if the journal is lost."""
-    milliseconds, stamp = int(now.timestamp() * 1000), ""
-    while milliseconds:
-        milliseconds, digit = divmod(milliseconds, 36)
-        stamp = _DIGITS[digit] + stamp
-    return f"{prefix}{stamp}_{''.join(secrets.choice(_DIGITS) for _ in range(10))}"
+    return f"{prefix}{_base36(int(now.timestamp() * 1000))}_{_base36(secrets.randbits(50)):0>10}"
+
+
+def _base36(number: int) -> str:
+    text = ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text
 
 
 class RiskEngine:

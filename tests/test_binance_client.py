@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -293,6 +294,23 @@ def test_a_redirect_is_not_followed(exchange: FakeBinance, status: int) -> None:
     server.server_close()
     assert len(handler.seen) == 3  # type: ignore[attr-defined]
     assert (exchange.requests, exchange.orders) == ([], [])
+
+
+def test_an_order_is_not_told_to_a_server_whose_certificate_nobody_vouches_for() -> None:
+    handler = type("To", (Redirect,), {"seen": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(DATA / "self_signed.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"https://127.0.0.1:{server.server_address[1]}/api"
+    client = BinanceClient("BINANCE", API_KEY, API_SECRET, testnet=True, api_url=url)
+    with pytest.raises(BrokerError, match="SSLError"):
+        client.current_price("BTCUSDT")
+    assert not isinstance(client.place(an_order()), Done)
+    server.shutdown()
+    server.server_close()
+    assert handler.seen == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("status", [429, 418])
