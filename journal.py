@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS csv_rows (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accounts (broker TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS probes (number INTEGER) STRICT;
+CREATE TABLE IF NOT EXISTS saved (
+    one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
 """
 
 
@@ -60,6 +63,7 @@ class Journal:
             self._prepare()
             self._reader = _connect(path)
             self._last = {file: self._count(file) for file in (SIGNALS, TRADES)}
+            self.last_event = int(self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()[0])
         except sqlite3.Error as exc:
             raise JournalError(f"cannot open the journal {path.name}: {exc}") from exc
         self._read_lock = threading.Lock()
@@ -83,11 +87,11 @@ class Journal:
 
     def append(self, events: Sequence[Event]) -> None:
         """All of the events, or none. Raises JournalError; then nothing was recorded."""
-        last = dict(self._last)
+        last, number = dict(self._last), self.last_event
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             for event in events:
-                self._insert(event, last)
+                number = self._insert(event, last)
             self._writer.execute("COMMIT")
         except sqlite3.Error as exc:
             self._roll_back()
@@ -95,7 +99,7 @@ class Journal:
         except BaseException:
             self._roll_back()
             raise
-        self._last = last
+        self._last, self.last_event = last, number
 
     def probe(self) -> None:
         """Writes nothing that counts. Raises JournalError while the disk does not take it."""
@@ -112,8 +116,9 @@ class Journal:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def _insert(self, event: Event, last: dict[str, int]) -> None:
-        self._writer.execute(
+    def _insert(self, event: Event, last: dict[str, int]) -> int:
+        """The number of the event. Counts its row in `last`."""
+        inserted = self._writer.execute(
             "INSERT INTO events (at, kind, decision, alert_key, signal_id, symbol, strategy, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             _columns(event),
@@ -123,11 +128,25 @@ class Journal:
             file, line = row
             last[file] += 1
             self._writer.execute("INSERT INTO csv_rows VALUES (?, ?, ?)", (file, last[file], line))
+        return int(inserted.lastrowid or 0)
 
-    def replay(self) -> Iterator[Event]:
-        """Every event that changes the books, in order. Refusals and duplicates change nothing and are left out."""
+    def save(self, number: int, text: str) -> None:
+        """Keeps the sum of all events up to this number, in place of an older one. Raises JournalError."""
+        try:
+            self._writer.execute("INSERT OR REPLACE INTO saved VALUES (1, ?, ?)", (number, text))
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+
+    def saved(self) -> tuple[int, str]:
+        """What was kept last, and the number of the last event in it; 0 and nothing when there is none."""
+        found = self._read("SELECT seq, body FROM saved", ())
+        return found[0] if found else (0, "")
+
+    def replay(self, after: int = 0) -> Iterator[Event]:
+        """Every event after that number which changes the books, in order: no refusals, no duplicates."""
         rows = self._writer.execute(
-            "SELECT kind, body FROM events WHERE kind != 'decided' OR decision = 'ACCEPTED' ORDER BY seq"
+            "SELECT kind, body FROM events WHERE seq > ? AND (kind != 'decided' OR decision = 'ACCEPTED') ORDER BY seq",
+            (after,),
         )
         try:
             for kind, body in rows:

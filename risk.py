@@ -7,7 +7,6 @@ allowance. What is reserved here counts at once; every reservation ends in `sett
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ import sizing
 from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
 from checks import Case, Limits, judge, judge_all, missed_alert
 from journal import Journal
+from ledger import Ledger
 from models import (
     RESTING,
     UNSETTLED,
@@ -83,16 +83,13 @@ class RiskEngine:
 
     def __init__(self, journal: Journal, limits: Limits) -> None:
         self._journal = journal
-        self._lock = threading.Lock()
+        self._ledger = Ledger(journal)
         self.limits = limits
         self.halted = ""
-        self._books = Books()
-        for event in journal.replay():
-            self._books = fold(self._books, event)
 
     @property
     def books(self) -> Books:
-        return self._books
+        return self._ledger.books
 
     def decide(
         self, alert: Alert, view: View, clock: Callable[[], datetime], claim: Callable[[], bool]
@@ -101,27 +98,30 @@ class RiskEngine:
 
         Raises JournalError; then nothing was decided.
         """
-        with self._lock:
-            if not claim():
-                return None
+        claimed: bool | None = None
+
+        def step(books: Books) -> tuple[Sequence[Event], DecisionRecord | None]:
+            nonlocal claimed
+            claimed = claim() if claimed is None else claimed
+            if not claimed:
+                return (), None
             # Looked at here and not before: around midnight, who waited for the lock must count to the day he enters.
             now = clock()
-            record = self._duplicate(alert, now) or self._judged(alert, view, now)
-            self._record([Decided(record)])
-            return record
+            record = self._duplicate(alert, now) or self._judged(books, alert, view, now)
+            return [Decided(record)], record
+
+        return self._ledger.run(step, key=alert.key)
 
     def refuse_invalid(self, key: str, reason: str, check: str, received_at: datetime, now: datetime) -> DecisionRecord:
         """Puts an authenticated alert that could not be understood on the record."""
         record = DecisionRecord(
             new_id("s", now), key, now, received_at, Decision.INVALID, check, reason, signal=None, broker=""
         )
-        with self._lock:
-            self._record([Decided(record)])
-        return record
+        return self._ledger.run(lambda books: ([Decided(record)], record))
 
     def preview(self, alert: Alert, view: View, now: datetime) -> Preview:
         """Every check's verdict and the order that would leave; changes nothing."""
-        case = self._case(alert, view, now)
+        case = self._case(self.books, alert, view, now)
         verdicts = judge_all(case)
         accepted = all(verdict.passed for verdict in verdicts)
         return Preview(verdicts, _order(case, alert, "", now) if accepted else None)
@@ -136,73 +136,56 @@ class RiskEngine:
         An exit that was proven never placed and is still wanted gets its next attempt in the same transaction.
         Raises ValueError when the change is not legal, JournalError when it cannot be written (say it again then).
         """
-        with self._lock:
-            current = self._latest(order)
-            if _says_nothing_new(current, execution):
-                return current
-            changed = replace(advanced(self._books.as_of(now), current, execution, now), never_left=never_left)
-            events = [OrderChanged(changed, now)]
-            if self._still_wanted(changed, fold(self._books, events[0]), now):
-                events.append(OrderChanged(_next_attempt(changed, now), now))
-            self._record(events)
-            return changed
 
-    def _latest(self, order: Order) -> Order:
-        """As the books know it. Two may ask about one order at once: an ending told twice must not fill it twice."""
-        ended = (o for o in reversed(self._books.recent) if o.client_order_id == order.client_order_id)
-        return self._books.orders.get(order.client_order_id) or next(ended, order)
+        def step(books: Books) -> tuple[Sequence[Event], Order]:
+            current = _latest(books, order)
+            if _says_nothing_new(current, execution):
+                return (), current
+            changed = replace(advanced(books.as_of(now), current, execution, now), never_left=never_left)
+            events = [OrderChanged(changed, now)]
+            if _still_wanted(changed, fold(books, events[0]), now):
+                events.append(OrderChanged(_next_attempt(changed, now), now))
+            return events, changed
+
+        return self._ledger.run(step)
 
     def next_attempt(self, order: Order) -> Order | None:
         """The intent that took the place of an exit, if there is one."""
-        orders = self._books.orders.values()
+        orders = self.books.orders.values()
         return next((o for o in orders if o.signal_id == order.signal_id and o.attempt > order.attempt), None)
-
-    def _still_wanted(self, order: Order, books: Books, now: datetime) -> bool:
-        if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left:
-            return False
-        if order.attempt >= MAX_EXIT_ATTEMPTS or now - order.received_at > EXIT_IS_WANTED_FOR:
-            return False
-        later_entry = books.last_entry_at(order.broker, order.symbol)
-        if later_entry is not None and later_entry > order.received_at:
-            return False
-        return books.sellable(order.broker, order.symbol) > 0
 
     def blockers(self, order: Order) -> tuple[Order, ...]:
         """What an exit waits for: orders of its symbol without an outcome, and for a full exit those that rest."""
-        others = self._books.on_symbol(order.broker, order.symbol)
+        others = self.books.on_symbol(order.broker, order.symbol)
         return tuple(o for o in others if o.client_order_id != order.client_order_id and _comes_before(o, order))
 
     def release(self, order: Order, view: View, now: datetime) -> Order:
         """Lets an exit go that had to wait: sized by what is held now, on the record as sent, or ended for nothing."""
-        with self._lock:
-            current = self._books.orders.get(order.client_order_id, order)
+
+        def step(books: Books) -> tuple[Sequence[Event], Order]:
+            current = books.orders.get(order.client_order_id, order)
             if current.status is not OrderStatus.INTENT:
-                return current
+                return (), current
             rules = view.rules or current.rules
-            sellable = self._books.sellable(current.broker, current.symbol)
+            sellable = books.sellable(current.broker, current.symbol)
             wish = sizing.waiting_wish(current)
             size = sizing.exit_size(wish, rules, sellable, view.price, current.type, current.price)
             changed = _released(current, size, now)
-            self._record([OrderChanged(changed, now)])
-            return changed
+            return [OrderChanged(changed, now)], changed
+
+        return self._ledger.run(step)
 
     def switch(self, paused: bool, now: datetime) -> None:
         """Pause or resume entries; on the record, so that a restart remembers it."""
-        with self._lock:
-            self._record([Switched(paused, now)])
+        self._ledger.run(lambda books: ([Switched(paused, now)], None))
 
     def probe(self) -> None:
         """Raises JournalError while the journal cannot be written."""
-        with self._lock:
-            self._journal.probe()
+        self._ledger.probe()
 
-    def _record(self, events: Sequence[Event]) -> None:
-        # What cannot be folded is not written, and what cannot be written did not happen: disk first, memory second.
-        books = self._books
-        for event in events:
-            books = fold(books, event)
-        self._journal.append(events)
-        self._books = books
+    def save_books(self) -> None:
+        """Now and then, so that the next start need not fold the whole history. Raises JournalError."""
+        self._ledger.save()
 
     def _duplicate(self, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)
@@ -234,8 +217,8 @@ class RiskEngine:
         window = max(window, REMEMBER_FIRED_ALERTS) if signal.fired_at else window
         return age <= window and (age >= -window or signal.action is Action.BUY)
 
-    def _judged(self, alert: Alert, view: View, now: datetime) -> DecisionRecord:
-        case = self._case(alert, view, now)
+    def _judged(self, books: Books, alert: Alert, view: View, now: datetime) -> DecisionRecord:
+        case = self._case(books, alert, view, now)
         refusal = judge(case)
         signal_id = new_id("s", now)
         order = None if refusal else _order(case, alert, signal_id, now)
@@ -254,19 +237,35 @@ class RiskEngine:
             order=order,
         )
 
-    def _case(self, alert: Alert, view: View, now: datetime) -> Case:
-        books = self._books.as_of(now)
+    def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:
         return Case(
             alert.signal,
             alert.broker,
             view,
-            books,
+            books.as_of(now),
             self.limits,
             now,
             broker_problem=alert.broker_problem,
             halted=self.halted,
             by_owner=alert.by_owner,
         )
+
+
+def _latest(books: Books, order: Order) -> Order:
+    """As the books know it. Two may ask about one order at once: an ending told twice must not fill it twice."""
+    ended = (o for o in reversed(books.recent) if o.client_order_id == order.client_order_id)
+    return books.orders.get(order.client_order_id) or next(ended, order)
+
+
+def _still_wanted(order: Order, books: Books, now: datetime) -> bool:
+    if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left:
+        return False
+    if order.attempt >= MAX_EXIT_ATTEMPTS or now - order.received_at > EXIT_IS_WANTED_FOR:
+        return False
+    later_entry = books.last_entry_at(order.broker, order.symbol)
+    if later_entry is not None and later_entry > order.received_at:
+        return False
+    return books.sellable(order.broker, order.symbol) > 0
 
 
 def _says_nothing_new(order: Order, execution: Execution) -> bool:

@@ -453,6 +453,7 @@ class Trader:
         self.stopping = True
         if self._lives:
             await asyncio.wait(set(self._lives), timeout=seconds)
+        await self._on_thread(self._keep_books)
         left = {*self._lives, *self._tasks}
         while left:
             # asyncio.wait_for in Python 3.11 loses a cancellation that meets its result: cancel until it is heard.
@@ -557,16 +558,16 @@ class Trader:
             await asyncio.sleep(2)
             await self._on_thread(self._signals_csv.catch_up)
             await self._on_thread(self._trades_csv.catch_up)
-            if self.journal_problem:
-                await self._on_thread(self._try_the_journal)
+            await self._on_thread(self._keep_books)
 
-    def _try_the_journal(self) -> None:
+    def _keep_books(self) -> None:
         try:
-            self.engine.probe()
+            if self.journal_problem:
+                self.engine.probe()
+                self.journal_problem = ""
+            self.engine.save_books()
         except JournalError as exc:
             self.journal_problem = str(exc)
-        else:
-            self.journal_problem = ""
 
     def _watched(self, broker: str) -> list[str]:
         return [p.symbol for p in self.engine.books.positions.values() if p.broker == broker and p.is_open]

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from builders import LIMITS, NOW, RULES, D, S, an_exit, an_order, decide, decided, done, view_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
-from checks import Limits
 from codec import from_text, to_text
 from journal import Journal
 from models import (
@@ -31,54 +31,14 @@ from models import (
     DecisionRecord,
     Execution,
     Fee,
-    Market,
     Order,
     OrderStatus,
     OrderType,
     Side,
     Signal,
-    SymbolRules,
 )
 from portfolio import Position, Trade, after_trade
-from risk import Alert, RiskEngine
-from sizing import View
-
-D = Decimal
-S = OrderStatus
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RULES = SymbolRules("BTCUSDT", "BTC", "USDT", quantity_step=D("0.001"), min_quantity=D("0.001"), min_notional=D(5))
-LIMITS = Limits(
-    min_confidence=D(50), default_confidence=D(100), min_balance_usdt=D(10), max_risk_per_trade=D(1000),
-    trade_amount_usdt=D(100), max_open_trades=3, max_trades_per_day=5, cooldown_seconds=ZERO, max_daily_loss_usdt=None,
-    max_signal_age_seconds=D(60), dedupe_seconds=D(60), allowed_symbols=(), allowed_strategies=(), direction="both",
-    capital_allocation_percent=None,
-)  # fmt: skip
-
-
-def an_order(status: OrderStatus = S.SENT, **changes: Any) -> Order:
-    order = Order(
-        "gh1", "s1", "BINANCE", Market.SPOT, "BTCUSDT", Side.BUY, OrderType.MARKET, True, RULES, NOW, NOW,
-        amount=D(100), status=status, sent_at=NOW, reserved_quote=D(100),
-    )  # fmt: skip
-    return replace(order, **changes)
-
-
-def an_exit(**changes: Any) -> Order:
-    exit_: dict[str, Any] = {
-        "client_order_id": "gh2", "signal_id": "s2", "side": Side.SELL, "is_entry": False, "quantity": D(1),
-        "amount": None, "reserved_quote": ZERO, "reserved_base": D(1),
-    }  # fmt: skip
-    return an_order(**(exit_ | changes))
-
-
-def decided(order: Order | None, at: datetime = NOW, decision: Decision = Decision.ACCEPTED) -> Decided:
-    signal_id = order.signal_id if order else "s0"
-    return Decided(DecisionRecord(signal_id, "key", at, at, decision, "", "why", None, "BINANCE", order))
-
-
-def done(quantity: str, price: str, *fees: tuple[str, str], status: OrderStatus = S.FILLED) -> Execution:
-    paid = tuple(Fee(asset, D(amount)) for asset, amount in fees)
-    return Execution(status, "77", D(quantity), D(quantity) * D(price), paid)
+from risk import RiskEngine
 
 
 def told(books: Books, order: Order, *executions: Execution, at: datetime = NOW) -> Books:
@@ -397,18 +357,6 @@ def test_nothing_is_ever_held_below_zero_and_profit_adds_up(moves: list[tuple[Si
 @pytest.fixture
 def engine(tmp_path: Path) -> RiskEngine:
     return RiskEngine(Journal(tmp_path / "journal.db"), LIMITS)
-
-
-def view_at(now: datetime) -> View:
-    return View(RULES, D(100), D(10_000), ZERO, now)
-
-
-def decide(engine: RiskEngine, signal: Signal, now: datetime = NOW, key: str = "") -> DecisionRecord:
-    rules = replace(RULES, symbol=signal.symbol, base_asset=signal.symbol.removesuffix("USDT"))
-    alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", "BINANCE", now)
-    record = engine.decide(alert, replace(view_at(now), rules=rules), lambda: now, lambda: True)
-    assert record is not None
-    return record
 
 
 def test_an_ending_that_two_have_seen_fills_the_position_once(engine: RiskEngine) -> None:

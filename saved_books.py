@@ -1,0 +1,92 @@
+"""The books as text and back: a shortcut for the start, never the truth. In doubt there are none, and all is folded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+from books import Books
+from codec import from_text, to_text
+from models import Order, Side
+from portfolio import Position
+
+# Who made the books. When one of these files changes, what an older version made of the events is not believed.
+MAKERS = ("models.py", "portfolio.py", "books.py", "codec.py", "saved_books.py")
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    broker: str
+    asset: str
+    change: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class _Cooldown:
+    broker: str
+    symbol: str
+    side: Side
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    orders: tuple[Order, ...]
+    recent: tuple[Order, ...]
+    positions: tuple[Position, ...]
+    flows: tuple[_Flow, ...]
+    cooldowns: tuple[_Cooldown, ...]
+    day: str
+    entries_today: int
+    realized_today: Decimal
+    paused: bool
+
+
+def write_books(books: Books) -> str:
+    """One line: a seal over this version's code and the text, and the text itself."""
+    saved = _Saved(
+        orders=tuple(books.orders.values()),
+        recent=books.recent,
+        positions=tuple(replace(position, counted=None) for position in books.positions.values()),
+        flows=tuple(_Flow(broker, asset, change) for (broker, asset), change in books.flows.items()),
+        cooldowns=tuple(_Cooldown(*key, since) for key, since in books.last_accepted.items()),
+        day=books.day.isoformat(),
+        entries_today=books.entries_today,
+        realized_today=books.realized_today,
+        paused=books.paused,
+    )
+    text = to_text(saved)
+    return f"{_seal(text)} {text}"
+
+
+def read_books(line: str) -> Books | None:
+    """None when there are none, when another version wrote them, or when a single character is not as it was."""
+    seal, _, text = line.partition(" ")
+    if not text or seal != _seal(text):
+        return None
+    saved = from_text(_Saved, text)
+    return Books(
+        orders={order.client_order_id: order for order in saved.orders},
+        recent=saved.recent,
+        positions={(position.broker, position.symbol): position for position in saved.positions},
+        flows={(flow.broker, flow.asset): flow.change for flow in saved.flows},
+        last_accepted={(one.broker, one.symbol, one.side): one.since for one in saved.cooldowns},
+        day=date.fromisoformat(saved.day),
+        entries_today=saved.entries_today,
+        realized_today=saved.realized_today,
+        paused=saved.paused,
+    )
+
+
+def _seal(text: str) -> str:
+    return hashlib.sha256(_makers() + text.encode()).hexdigest()
+
+
+@cache
+def _makers() -> bytes:
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in MAKERS)).digest()
