@@ -453,7 +453,7 @@ class Trader:
         self.stopping = True
         if self._lives:
             await asyncio.wait(set(self._lives), timeout=seconds)
-        await self._on_thread(self._keep_books)
+        await asyncio.wait({asyncio.ensure_future(self._on_thread(self._keep_books))}, timeout=1)
         left = {*self._lives, *self._tasks}
         while left:
             # asyncio.wait_for in Python 3.11 loses a cancellation that meets its result: cancel until it is heard.

@@ -20,7 +20,7 @@ import saved_books
 from books import Books, Decided, Event, Switched
 from journal import Journal, JournalError
 from ledger import Ledger
-from models import Action, Decision, OrderType, Signal
+from models import Action, Decision, OrderStatus, OrderType, Signal
 from risk import RiskEngine
 from saved_books import read_books, write_books
 
@@ -194,7 +194,7 @@ def play(engine: RiskEngine, what: str, number: int) -> None:
         more = limit if what == "limit" else {}
         action = Action.SELL if what == "sell" else Action.BUY
         order = decide(engine, Signal(action, "BTCUSDT", **more), key=str(number)).order
-        if order is not None and what != "limit":
+        if order is not None and order.status is OrderStatus.SENT and what != "limit":
             engine.settle(order, done("1.00000001", "99.123456789", ("BTC", "0.0000001")), NOW)
 
 
