@@ -22,6 +22,7 @@ from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
 SIGNALS = "signals"
 TRADES = "trades"
 BATCH = 5_000
+FRESH = 256  # rows kept in memory for the CSV files, which nearly always want the last few
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -67,6 +68,7 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"cannot open the journal {path.name}: {exc}") from exc
         self._read_lock = threading.Lock()
+        self._fresh: dict[str, tuple[tuple[int, str], ...]] = {SIGNALS: (), TRADES: ()}
 
     def _prepare(self) -> None:
         # The pragma answers with the mode that is in force; without reading it a failed switch goes unnoticed.
@@ -87,11 +89,15 @@ class Journal:
 
     def append(self, events: Sequence[Event]) -> None:
         """All of the events, or none. Raises JournalError; then nothing was recorded."""
-        last, number = dict(self._last), self.last_event
+        last, first = dict(self._last), self.last_event + 1
+        columns = [(number, *_columns(event)) for number, event in enumerate(events, first)]
+        rows: list[tuple[str, int, str]] = []
+        for file, line in filter(None, map(_csv_row, events)):
+            last[file] += 1
+            rows.append((file, last[file], line))
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            for event in events:
-                number = self._insert(event, last)
+            self._insert(columns, rows)
             self._writer.execute("COMMIT")
         except sqlite3.Error as exc:
             self._roll_back()
@@ -99,7 +105,11 @@ class Journal:
         except BaseException:
             self._roll_back()
             raise
-        self._last, self.last_event = last, number
+        # In this order: who sees the new number finds the new rows.
+        for file in {row[0] for row in rows}:
+            new = tuple((number, line) for of, number, line in rows if of == file)
+            self._fresh[file] = (*self._fresh[file], *new)[-FRESH:]
+        self._last, self.last_event = last, self.last_event + len(columns)
 
     def probe(self) -> None:
         """Writes nothing that counts. Raises JournalError while the disk does not take it."""
@@ -116,19 +126,13 @@ class Journal:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def _insert(self, event: Event, last: dict[str, int]) -> int:
-        """The number of the event. Counts its row in `last`."""
-        inserted = self._writer.execute(
-            "INSERT INTO events (at, kind, decision, alert_key, signal_id, symbol, strategy, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            _columns(event),
+    def _insert(self, columns: Sequence[tuple[object, ...]], rows: Sequence[tuple[str, int, str]]) -> None:
+        self._writer.executemany(
+            "INSERT INTO events (seq, at, kind, decision, alert_key, signal_id, symbol, strategy, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            columns,
         )
-        row = _csv_row(event)
-        if row:
-            file, line = row
-            last[file] += 1
-            self._writer.execute("INSERT INTO csv_rows VALUES (?, ?, ?)", (file, last[file], line))
-        return int(inserted.lastrowid or 0)
+        self._writer.executemany("INSERT INTO csv_rows VALUES (?, ?, ?)", rows)
 
     def save(self, number: int, text: str) -> None:
         """Keeps the sum of all events up to this number, in place of an older one. Raises JournalError."""
@@ -190,6 +194,9 @@ class Journal:
 
     def rows_after(self, file: str, number: int) -> list[tuple[int, str]]:
         """CSV rows with a higher number, in order, at most a batch of them."""
+        fresh = self._fresh[file]
+        if fresh and fresh[0][0] <= number + 1:
+            return [row for row in fresh if row[0] > number][:BATCH]
         return self._read(
             "SELECT number, line FROM csv_rows WHERE file = ? AND number > ? ORDER BY number LIMIT ?",
             (file, number, BATCH),

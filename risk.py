@@ -15,7 +15,7 @@ import sizing
 from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
 from checks import Case, Limits, judge, judge_all, missed_alert
 from journal import Journal
-from ledger import Ledger
+from ledger import Ledger, Step
 from models import (
     RESTING,
     UNSETTLED,
@@ -58,6 +58,15 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """An alert that wants a decision, with what is known of its market; `claim` says whether it still does."""
+
+    alert: Alert
+    view: View
+    claim: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """What a decision would be, had it been made."""
 
@@ -92,25 +101,29 @@ class RiskEngine:
         return self._ledger.books
 
     def decide(
-        self, alert: Alert, view: View, clock: Callable[[], datetime], claim: Callable[[], bool]
-    ) -> DecisionRecord | None:
-        """The decision, already on the record with its order's intent; None when nobody waits for it any more.
+        self, requests: Sequence[Request], clock: Callable[[], datetime]
+    ) -> list[DecisionRecord | Exception | None]:
+        """A decision for each, one after the other, all written in one go: on the record with its order's intent.
 
-        Raises JournalError; then nothing was decided.
+        None where nobody waits for it any more; an exception (JournalError when it cannot be written) where nothing
+        was decided.
         """
+        return self._ledger.run_all([(self._deciding(request, clock), request.alert.key) for request in requests])
+
+    def _deciding(self, request: Request, clock: Callable[[], datetime]) -> Step[DecisionRecord | None]:
         claimed: bool | None = None
 
         def step(books: Books) -> tuple[Sequence[Event], DecisionRecord | None]:
             nonlocal claimed
-            claimed = claim() if claimed is None else claimed
+            claimed = request.claim() if claimed is None else claimed
             if not claimed:
                 return (), None
             # Looked at here and not before: around midnight, who waited for the lock must count to the day he enters.
             now = clock()
-            record = self._duplicate(alert, now) or self._judged(books, alert, view, now)
+            record = self._duplicate(request.alert, now) or self._judged(books, request.alert, request.view, now)
             return [Decided(record)], record
 
-        return self._ledger.run(step, key=alert.key)
+        return step
 
     def refuse_invalid(self, key: str, reason: str, check: str, received_at: datetime, now: datetime) -> DecisionRecord:
         """Puts an authenticated alert that could not be understood on the record."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from broker import Balance, Broker, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from broker import Balance, Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from csv_logger import CsvFile
+from desk import Case, Claim, Desk, execution_of
 from journal import JournalError
 from market_data import MarketData
 from models import (
@@ -50,6 +50,7 @@ class Patience:
 
     view: float = 0.8  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
     resend: float = 1.2  # an order that certainly never left may be sent again for so long
+    row: float = 0.3  # for the order's reply before the decision's CSV row is written beside it
     order: float = 12.0  # total, for one order's reply; Binance itself answers within 10
     ask: float = 12.0  # total, for one look-up
     first_look: float = 0.2  # before the first look-up of an unknown order, and growing from there
@@ -67,26 +68,20 @@ NOT_FOUND_IN_A_ROW = 3
 FORGOTTEN_AFTER = 10  # "no such order" in a row, of an order that the exchange had taken
 
 
-class Claim:
-    """First come, only served: of two that want the same thing, exactly one gets it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        return self._lock.acquire(blocking=False)
-
-
 @dataclass(slots=True)
 class Ticket:
     """What the sender waits for. `told` is done when there is an outcome worth a reply."""
 
-    claim: Claim = field(default_factory=Claim)
+    claim: Claim = field(default_factory=Claim)  # taken by who decides, or by who tells the sender that nobody did
     told: asyncio.Event = field(default_factory=asyncio.Event)
-    record: DecisionRecord | None = None
+    case: Case | None = None
     order: Order | None = None
     problem: str = ""
     left: bool = False  # the sender was told "pending" and will not send again
+
+    @property
+    def record(self) -> DecisionRecord | None:
+        return self.case.record if self.case else None
 
     def tell(self, order: Order | None) -> None:
         self.order = order
@@ -127,6 +122,7 @@ class Trader:
         self._trades_csv = trades_csv
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gatehouse")
+        self._desk = Desk(engine, brokers, signals_csv, trades_csv, clock, self._threads)
         self.market = MarketData(brokers, self._ask, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[asyncio.Task[None]] = set()
@@ -148,7 +144,8 @@ class Trader:
             if ticket.record is None and ticket.claim.take():
                 return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
             ticket.left = True
-            return Answer(ticket.record, ticket.order, pending=True)
+            record = ticket.record
+            return Answer(record, ticket.order or (record.order if record else None), pending=True)
         return Answer(ticket.record, ticket.order, problem=ticket.problem)
 
     async def dry_run(self, alert: Alert) -> Preview:
@@ -180,21 +177,38 @@ class Trader:
         await self._until_ready(alert, ticket)
         view = await self._view_for(alert)
         self._note_price(alert)
-        try:
-            record = await self._on_thread(self._decide, alert, view, ticket.claim)
-        except Exception as exc:
+        case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
+        self._desk.bring(case)
+        await asyncio.wait({case.done}, timeout=self.patience.row)
+        if not case.done.done():
+            await self._slow(case)
+        if case.error is not None:
             # Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves.
-            self._could_not_decide(exc, ticket)
+            self._could_not_decide(case.error, ticket)
             return
+        record = case.record
         if record is None:
             return
         self.journal_problem = ""
-        ticket.record = record
         log.info("%s %s %s: %s", record.decision, record.signal_id, alert.signal.symbol, record.reason)
         if record.order is None:
             ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
             return
-        await self._see_through(record.order, ticket)
+        await self._see_through(record.order, ticket, case)
+
+    async def _slow(self, case: Case) -> None:
+        """The decision has its row while the exchange, or the disk, takes its time; but not for ever."""
+        while case.record is None and not case.done.done():
+            await asyncio.wait({case.done}, timeout=self.patience.row)
+        if case.order is None:
+            await case.done
+            return
+        self._on_thread(self._desk.write_signals)
+        await asyncio.wait({case.done}, timeout=self.patience.order)
+        if not case.done.done() and case.tell.take():
+            case.outcome = self._given_up(case.order, case.send)
+            return
+        await case.done
 
     def _could_not_decide(self, exc: Exception, ticket: Ticket) -> None:
         if isinstance(exc, JournalError):
@@ -229,35 +243,29 @@ class Trader:
             alert.broker, signal.symbol, price, wants_price=wants_price, patience_seconds=self.patience.view
         )
 
-    def _decide(self, alert: Alert, view: View, claim: Claim) -> DecisionRecord | None:
-        record = self.engine.decide(alert, view, self._clock, claim.take)
-        if record is not None:
-            self._signals_csv.catch_up()
-        return record
-
     def _record_invalid(self, key: str, reason: str, field_name: str, received_at: datetime) -> DecisionRecord:
         record = self.engine.refuse_invalid(key, reason, field_name, received_at, self._clock())
-        self._signals_csv.catch_up()
+        self._desk.write_signals()
         return record
 
     # --- the life of an order -------------------------------------------------------------------------------------
 
-    async def _see_through(self, order: Order, ticket: Ticket | None) -> None:
-        """From its intent to its ending, whoever waits for it or not."""
+    async def _see_through(self, order: Order, ticket: Ticket | None, case: Case | None = None) -> None:
+        """From its intent to its ending, whoever waits for it or not. With a case it may have left the desk already."""
         try:
-            await self._live(order, ticket)
+            await self._live(order, ticket, case)
         except Exception:
             # Nobody knows any more what became of this order: no new risk until somebody has looked.
             self.engine.halted = f"unforeseen error around order {order.client_order_id}; see the log, then restart"
             raise
 
-    async def _live(self, order: Order, ticket: Ticket | None) -> None:
+    async def _live(self, order: Order, ticket: Ticket | None, case: Case | None) -> None:
         if ticket:
             ticket.order = order
         if order.status is OrderStatus.INTENT:
             order = await self._wait_for_turn(order)
         if order.status is OrderStatus.SENT:
-            order = await self._place(order, ticket)
+            order = (case and case.settled) or await self._place(order, ticket, case.outcome if case else None)
         await self._see_to_the_end(order, ticket)
 
     async def _see_to_the_end(self, order: Order, ticket: Ticket | None) -> None:
@@ -292,11 +300,11 @@ class Trader:
             if not by_amount or view.price is not None or view.price_is_needed:
                 break
             await asyncio.sleep(self.patience.longest_look)
-        released = await self._written(lambda: self.engine.release(order, view, self._clock()))
+        released = await self._written(lambda: self._desk.release(order, view))
         self.market.refresh_soon(order.broker)
         return released
 
-    async def _place(self, order: Order, ticket: Ticket | None) -> Order:
+    async def _place(self, order: Order, ticket: Ticket | None, outcome: Outcome | None) -> Order:
         """One order, handed over once; again only when it certainly never left, and only for a moment.
 
         An exit whose sender was told "pending" goes on trying: nobody else will.
@@ -304,7 +312,7 @@ class Trader:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self.patience.resend
         while True:
-            outcome = await self._hand_over(order)
+            outcome = outcome or await self._hand_over(order)
             if not isinstance(outcome, Refused) or not outcome.never_left:
                 break
             pause = max(0.1, outcome.retry_after_seconds or 0.0)
@@ -314,27 +322,21 @@ class Trader:
                     break
                 pause = max(pause, self.patience.longest_look)
             await asyncio.sleep(pause)
+            outcome = None
         never_left = isinstance(outcome, Refused) and outcome.never_left
-        return await self._settle(order, _execution_of(outcome), never_left=never_left)
+        return await self._settle(order, execution_of(outcome), never_left=never_left)
 
     async def _hand_over(self, order: Order) -> Outcome:
-        broker, claim = self.brokers[order.broker], Claim()
+        claim = Claim()
+        job = self._on_thread(self._desk.hand_over, order, claim)
+        await asyncio.wait({job}, timeout=self.patience.order)
+        return job.result() if job.done() else self._given_up(order, claim)
 
-        def place() -> Outcome:
-            if not claim.take():
-                return Refused("given up before it was sent", never_left=True)
-            return broker.place(order)
-
-        try:
-            return await asyncio.wait_for(self._on_thread(place), self.patience.order)
-        except TimeoutError:
-            if claim.take():
-                return Refused("no worker was free to send it in time", never_left=True)
-            return Unknown(f"{order.broker} did not answer within {self.patience.order:g} s")
-        except Exception as exc:
-            # A broker that fails in a way nobody foresaw may have sent the order all the same.
-            log.exception("placing %s failed", order.client_order_id)
-            return Unknown(f"{type(exc).__name__} while placing")
+    def _given_up(self, order: Order, claim: Claim) -> Outcome:
+        """After the total deadline: it never left, or nobody knows."""
+        if claim.take():
+            return Refused("no worker was free to send it in time", never_left=True)
+        return Unknown(f"{order.broker} did not answer within {self.patience.order:g} s")
 
     async def _resolve(self, order: Order, left_at_least_seconds_ago: float = 0.0) -> Order:
         """Looks until the order is found, or until it is proven that it cannot appear any more."""
@@ -409,31 +411,23 @@ class Trader:
 
     async def _settle(self, order: Order, execution: Execution, never_left: bool = False) -> Order:
         try:
-            settled = await self._written(lambda: self.engine.settle(order, execution, self._clock(), never_left))
+            return await self._written(lambda: self._desk.settle(order, execution, never_left))
         except ValueError as exc:
             # The exchange's records lag behind what it told before; the next look-up will know better.
             log.warning("ignored: %s", exc)
             return self.engine.books.orders.get(order.client_order_id, order)
-        if settled.status is not order.status:
-            log.info("order %s is %s %s", settled.client_order_id, settled.status, settled.note)
-        return settled
 
     async def _written(self, write: Callable[[], Order]) -> Order:
         """An outcome is written until it is written: it happened, whatever the disk says."""
         while True:
             try:
-                order = await self._on_thread(self._write_then_csv, write)
+                order = await self._on_thread(write)
                 self.journal_problem = ""
                 return order
             except JournalError as exc:
                 self.journal_problem = str(exc)
                 log.error("an outcome is not on the record yet: %s", exc)
                 await asyncio.sleep(self.patience.disk)
-
-    def _write_then_csv(self, write: Callable[[], Order]) -> Order:
-        order = write()
-        self._trades_csv.catch_up()
-        return order
 
     # --- start and stop -------------------------------------------------------------------------------------------
 
@@ -453,7 +447,7 @@ class Trader:
         self.stopping = True
         if self._lives:
             await asyncio.wait(set(self._lives), timeout=seconds)
-        await asyncio.wait({asyncio.ensure_future(self._on_thread(self._keep_books))}, timeout=1)
+        await asyncio.wait({self._on_thread(self._keep_books)}, timeout=1)
         left = {*self._lives, *self._tasks}
         while left:
             # asyncio.wait_for in Python 3.11 loses a cancellation that meets its result: cancel until it is heard.
@@ -581,7 +575,7 @@ class Trader:
         except TimeoutError as exc:
             raise BrokerError("no answer in time") from exc
 
-    def _on_thread(self, call: Callable[..., T], *args: object) -> Awaitable[T]:
+    def _on_thread(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args))
 
     def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
@@ -601,12 +595,3 @@ def _forgotten(order: Order) -> Execution:
     note = f"{order.broker} does not know it any more; was the testnet reset?"
     told = (order.exchange_order_id, order.executed_quantity, order.executed_quote, order.fees)
     return Execution(OrderStatus.CANCELED, *told, note)
-
-
-def _execution_of(outcome: Outcome) -> Execution:
-    if isinstance(outcome, Done):
-        return outcome.execution
-    if isinstance(outcome, Unknown):
-        return Execution(OrderStatus.UNKNOWN, note=outcome.reason)
-    status = OrderStatus.NOT_PLACED if outcome.never_left else OrderStatus.REJECTED
-    return Execution(status, note=outcome.reason)

@@ -23,7 +23,7 @@ from models import (
     Signal,
     SymbolRules,
 )
-from risk import Alert, RiskEngine
+from risk import Alert, Request, RiskEngine
 from sizing import View
 
 D = Decimal
@@ -71,6 +71,6 @@ def view_at(now: datetime) -> View:
 def decide(engine: RiskEngine, signal: Signal, now: datetime = NOW, key: str = "") -> DecisionRecord:
     rules = replace(RULES, symbol=signal.symbol, base_asset=signal.symbol.removesuffix("USDT"))
     alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", "BINANCE", now)
-    record = engine.decide(alert, replace(view_at(now), rules=rules), lambda: now, lambda: True)
-    assert record is not None
+    (record,) = engine.decide([Request(alert, replace(view_at(now), rules=rules), lambda: True)], lambda: now)
+    assert isinstance(record, DecisionRecord), record
     return record

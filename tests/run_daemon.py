@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app
 import csv_logger
+import desk
 import journal
 import paper_client
 import risk
@@ -97,17 +98,17 @@ STEPS: dict[str, Callable[[], None]] = {
     "before the decision": lambda: before(risk.RiskEngine, "decide", die),
     "inside the decision's transaction": lambda: after(journal.Journal, "_insert", die),
     "after the decision's commit": lambda: after(risk.RiskEngine, "decide", die),
-    "inside the signals row": lambda: before(trader.Trader, "_decide", tear_row),
-    "after the signals row": lambda: after(trader.Trader, "_decide", die),
     "before the order leaves": lambda: each_broker(before, "place", die),
     "while the order is under way": lambda: each_broker(before, "place", when_placing(0.02)),
     "after the broker's answer": lambda: each_broker(after, "place", die),
+    "inside the signals row": lambda: before(desk.Desk, "write_signals", tear_row),
+    "after the signals row": lambda: after(desk.Desk, "write_signals", die),
     "inside the outcome's transaction": lambda: before(
         risk.RiskEngine, "settle", lambda: after(journal.Journal, "_insert", die)
     ),
     "after the outcome's commit": lambda: after(risk.RiskEngine, "settle", die),
     "inside the trades row": lambda: after(risk.RiskEngine, "settle", tear_row),
-    "after the trades row": lambda: after(trader.Trader, "_write_then_csv", die),
+    "after the trades row": lambda: after(desk.Desk, "settle", die),
     "at any time after the start": lambda: threading.Timer(random.uniform(0.0, 0.3), die).start(),
 }
 

@@ -529,6 +529,32 @@ def test_new_rows_leave_in_one_write(file: CsvFile, rows: Rows, monkeypatch: pyt
     assert writes == ["".join(rows.lines[7:]).encode()]
 
 
+def test_who_follows_when_all_is_written_does_not_touch_the_file(
+    file: CsvFile, path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(b"theirs")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", None)
+        file.follow()
+    assert path.read_bytes() == b"theirs"
+    rows.add()
+    file.follow()
+    assert_equal(file, path, rows)
+    assert edited(path.parent) == [b"theirs"]
+
+
+def test_who_follows_after_a_failed_write_tries_again(
+    file: CsvFile, path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows.add()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", None)
+        file.follow()
+    assert (file.lag, bool(file.problem)) == (1, True)
+    file.follow()
+    assert_equal(file, path, rows)
+
+
 def test_a_file_that_is_as_it_was_left_is_not_compared_again(file: CsvFile, rows: Rows) -> None:
     rows.asked.clear()
     file.catch_up()

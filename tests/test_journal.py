@@ -279,6 +279,19 @@ def test_rows_come_in_batches(journal: Journal, monkeypatch: pytest.MonkeyPatch)
     assert journal.rows_after(TRADES, 5) == []
 
 
+def test_rows_that_are_still_in_memory_are_those_on_the_disk(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "FRESH", 3)
+    for number in range(10):
+        journal.append([changed(number), changed(number + 100)])
+    on_disk = Journal(path).rows_after(TRADES, 0)
+    assert len(on_disk) == 20
+    for number in range(21):
+        assert journal.rows_after(TRADES, number) == on_disk[number:]
+        assert journal.rows_after(SIGNALS, number) == []
+
+
 # --- damage -------------------------------------------------------------------------------------------------------
 
 

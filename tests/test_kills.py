@@ -45,12 +45,7 @@ ABSENCE_SECONDS, SLACK_SECONDS, LATE_SECONDS = 0.5, 0.2, 0.15
 
 AT_ANY_TIME = "at any time after the start"
 NOT_ON_RECORD_YET = {"before the decision", "inside the decision's transaction"}
-ON_RECORD_BUT_NOT_SENT = {
-    "after the decision's commit",
-    "inside the signals row",
-    "after the signals row",
-    "before the order leaves",
-}
+ON_RECORD_BUT_NOT_SENT = {"after the decision's commit", "before the order leaves"}
 PERHAPS_SENT = {"while the order is under way", AT_ANY_TIME}
 IN_RECOVERY = ("inside the outcome's transaction", "after the outcome's commit", "inside the trades row", AT_ANY_TIME)
 
