@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
+from typing import Any
 from urllib.parse import quote, quote_plus, unquote_plus
 
 from alert_text import is_too_deep, read_pairs
@@ -34,20 +36,31 @@ def _is_usable(claim: str) -> bool:
     return claim.isascii() or not any("\ud800" <= char <= "\udfff" for char in claim)
 
 
+class _Pairs(list[tuple[str, Value]]):
+    """An object of the JSON, with every one of its fields, also those that stand in it twice."""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_float=JsonNumber, parse_int=JsonNumber)
+
+
 def _in_json(text: str) -> list[str] | None:
-    """None when it is not JSON. Objects are seen from the inside out, so the list is turned round at the end."""
-    claims: list[str] = []
-
-    def collect(pairs: list[tuple[str, Value]]) -> None:
-        claims.extend(value for name, value in pairs if isinstance(value, str) and squeeze(name) in SECRET_FIELDS)
-
+    """The outermost first; None when it is not JSON."""
     if text[:1] not in ("{", "[") or is_too_deep(text):
         return None
     try:
-        json.JSONDecoder(object_pairs_hook=collect, parse_float=JsonNumber, parse_int=JsonNumber).decode(text)
+        level: list[Any] = [_DECODER.decode(text)]
     except ValueError:
         return None
-    return [str(claim) for claim in reversed(claims)]
+    claims: list[str] = []
+    while level:
+        objects = [part for part in level if isinstance(part, _Pairs)]
+        for name, value in (pair for part in objects for pair in part):
+            if isinstance(value, str) and squeeze(name) in SECRET_FIELDS:
+                claims.append(str(value))
+        values = [value for part in objects for _, value in part]
+        values += [value for part in level if type(part) is list for value in part]
+        level = [value for value in values if isinstance(value, list)]
+    return claims
 
 
 # "secret": "…"  'secret': '…'  “secret”: “…”  secret=…  SECRET: …
@@ -86,6 +99,7 @@ def alert_key(body: bytes, secret: str) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+@cache
 def _written_forms(secret: str) -> list[bytes]:
     """As it may stand in a body: as it is, in JSON, in a URL; longest first, so that none is cut by another."""
     if not secret:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -16,6 +18,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 import replies
 from banner import startup_text
@@ -41,6 +45,7 @@ STOP_SECONDS = 4
 SLOWED_SECONDS = 1.0
 MAX_SLOWED = 100
 MAX_ROWS = 1_000
+COLLECT_AFTER = (20_000, 10, 10)
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -104,6 +109,37 @@ def create_app(gate: Gatehouse) -> FastAPI:
     return app
 
 
+class ShortCut:
+    """ASGI: an alert goes straight to the door, everything else through FastAPI, whose layers an alert makes no use of.
+
+    What they cost, and what that is of an alert's way: docs/performance.md.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"] if scope["type"] == "http" and scope["method"] == "POST" else ""
+        if path != "/webhook" and not _PATH_WITH_SECRET.fullmatch(path):
+            await self._app(scope, receive, send)
+            return
+        scope["path_params"] = {"path_secret": path.removeprefix("/webhook").removeprefix("/")}
+        request = Request(scope, receive)
+        try:
+            response = await self._app.state.door.webhook(request)
+        except ClientDisconnect:
+            return
+        except BadRequest as exc:
+            response = await _bad_request(request, exc)
+        except Exception as exc:
+            log.exception("unforeseen")
+            response = await _unforeseen(request, exc)
+        await response(scope, receive, send)
+
+
+_PATH_WITH_SECRET = re.compile("/webhook/[^/]+")
+
+
 class Door:
     """Every request passes here: who is it, what is wanted, what is the answer."""
 
@@ -111,6 +147,7 @@ class Door:
         self.gate = gate
         self.trader = trader
         self._secret = SecretGuard(gate.secret)
+        self._default_broker = gate.settings.default_broker_name
         self._brake = Brake()
         self._slowed = 0
 
@@ -128,14 +165,18 @@ class Door:
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
         # Whoever writes dry_run means it: only a clear no places an order.
-        if request.query_params.get("dry_run", "no").lower() not in ("0", "false", "no"):
+        if request.scope["query_string"] and request.query_params.get("dry_run", "no").lower() not in (
+            "0",
+            "false",
+            "no",
+        ):
             preview = await self.trader.dry_run(alert)
             return _json(200, replies.dry_run_reply(alert.signal, alert.broker, preview))
         answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))
         return _json(*replies.webhook_reply(answer))
 
     def _alert(self, signal: Any, key: str, received_at: datetime) -> Alert:
-        broker = signal.broker or self.gate.settings.default_broker_name
+        broker = signal.broker or self._default_broker
         problem = ""
         if broker not in self.gate.brokers:
             problem = f"Broker not configured: {broker}; configured: {', '.join(self.gate.brokers)}"
@@ -150,7 +191,8 @@ class Door:
         return _json(400, replies.invalid_reply(record, exc.field))
 
     def _may_alert(self, request: Request, body: bytes) -> bool:
-        if not address_is_allowed(self._address(request), self.gate.settings.allowed_ips):
+        allowed = self.gate.settings.allowed_ips
+        if allowed and not address_is_allowed(self._address(request), allowed):
             return False
         if self._secret.accepts([*_bearer(request), request.path_params.get("path_secret", "")]):
             return True
@@ -336,6 +378,13 @@ def _bearer(request: Request) -> list[str]:
     return [token.strip()] if scheme.lower() == "bearer" else []
 
 
+def _is_dry_run(request: Request) -> bool:
+    """Whoever writes dry_run means it: only a clear no places an order."""
+    if not request.scope["query_string"]:
+        return False
+    return request.query_params.get("dry_run", "no").lower() not in ("0", "false", "no")
+
+
 def _limit(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MAX_ROWS:
         raise BadRequest(400, f"limit must be a whole number from 1 to {MAX_ROWS}")
@@ -353,8 +402,18 @@ def _since(text: str | None) -> datetime | None:
         raise BadRequest(400, "since must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
 
 
+class _Json(Response):
+    """Its headers are always the same: encoded once."""
+
+    ALWAYS = tuple((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        length = (b"content-length", str(len(self.body)).encode())
+        self.raw_headers = [length, (b"content-type", b"application/json"), *self.ALWAYS]
+
+
 def _json(status: int, content: Mapping[str, Any]) -> Response:
-    return Response(replies.to_json(content), status, media_type="application/json", headers=HEADERS)
+    return _Json(replies.to_json(content), status)
 
 
 def _error(text: str) -> dict[str, Any]:
@@ -391,7 +450,7 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
     config = uvicorn.Config(
-        create_app(gate),
+        ShortCut(create_app(gate)),
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -423,9 +482,17 @@ def main() -> int:
         print(f"cannot start:\n  - {_not_free(settings, exc)}", file=sys.stderr)
         return 2
     set_up_logging((*settings.secrets, gate.secret))
+    _spare_the_collector()
     print(startup_text(settings, gate.secret), flush=True)
     serve(gate, listener)
     return 0
+
+
+def _spare_the_collector() -> None:
+    """What was loaded at start stays for good, and an alert leaves hardly any cycles: looking so often costs more."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _not_free(settings: Settings, exc: OSError) -> str:

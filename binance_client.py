@@ -122,6 +122,9 @@ class BinanceClient:
         self._synchronise_clock()
         self.balances()
 
+    def keep_warm(self) -> None:
+        self._synchronise_clock()
+
     def place(self, order: Order) -> Outcome:
         wait = self._quiet_for()
         if wait:

@@ -101,6 +101,9 @@ class Broker(Protocol):
     def connect(self) -> None:
         """Make sure that questions will be answered (clock, permissions); raises BrokerError."""
 
+    def keep_warm(self) -> None:
+        """A light question, asked beside others: keeps one more connection open. Raises BrokerError."""
+
     def place(self, order: Order) -> Outcome:
         """Hand the order over, once."""
 

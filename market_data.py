@@ -30,8 +30,11 @@ RULES_MAX_AGE = timedelta(hours=1)
 # One account request (weight 20) every 3 s and one price (weight 2) per watched symbol every 5 s, of 6,000 a minute:
 # https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
 BALANCE_PAUSE_SECONDS = 3.0
+# After an order it is asked for at once, but not after each of many: at most 60 a minute, 1,200 of the 6,000.
+BALANCE_GAP_SECONDS = 1.0
 PRICE_PAUSE_SECONDS = 5.0
-CLOCK_PAUSE_SECONDS = 900.0
+# One light question (weight 1) beside the account's: no order waits because the only open connection is busy.
+KEEP_WARM_SECONDS = 20.0
 FAILURE_PAUSE_SECONDS = (1.0, 2.0, 5.0, 10.0, 15.0)
 
 
@@ -53,6 +56,7 @@ class _Known:
     prices: dict[str, Dated[Decimal]] = field(default_factory=dict)
     asking: dict[object, asyncio.Task[None]] = field(default_factory=dict)
     refresh: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)  # it was asked once, with or without an answer
     not_traded: set[str] = field(default_factory=set)
     connected: bool = False
     problem: str = ""
@@ -132,6 +136,16 @@ class MarketData:
             self._keep_prices(known, held) for known in remote
         ]
 
+    async def first_look(self, seconds: float) -> None:
+        """Returns once every broker was asked, so that the first alert need not wait; or when the time is over."""
+        waits = [
+            asyncio.ensure_future(known.looked.wait()) for known in self._known.values() if not known.broker.is_local
+        ]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=seconds)
+            for wait in late:
+                wait.cancel()
+
     async def connect(self, broker: str) -> None:
         """Raises BrokerError."""
         known = self._known[broker]
@@ -196,22 +210,27 @@ class MarketData:
     # --- keeping fresh --------------------------------------------------------------------------------------------
 
     async def _keep_account(self, known: _Known, held: Callable[[str], Iterable[str]], expected: Iterable[str]) -> None:
-        clock_checked = -CLOCK_PAUSE_SECONDS
+        warmed_at = -KEEP_WARM_SECONDS
         loop = asyncio.get_running_loop()
         while True:
             known.refresh.clear()
             try:
-                if not known.connected or loop.time() - clock_checked > CLOCK_PAUSE_SECONDS:
+                if not known.connected:
                     await self.connect(known.broker.name)
-                    clock_checked = loop.time()
-                await self._ask_once(known, "balances", partial(self._ask_balances, known))
+                asked: list[Awaitable[object]] = [self._ask_once(known, "balances", partial(self._ask_balances, known))]
+                if loop.time() - warmed_at >= KEEP_WARM_SECONDS:
+                    warmed_at = loop.time()
+                    asked.append(self._run(known.broker.keep_warm))
+                await asyncio.gather(*asked)
                 await self._learn_rules(known, {*held(known.broker.name), *expected})
                 await self._renew_rules(known)
                 known.problem, known.failures = "", 0
             except BrokerError as exc:
                 self._failed(known, exc)
+            known.looked.set()
+            await asyncio.sleep(BALANCE_GAP_SECONDS)
             pause = FAILURE_PAUSE_SECONDS[min(known.failures, 5) - 1] if known.failures else BALANCE_PAUSE_SECONDS
-            await _first_of(known.refresh, pause)
+            await _first_of(known.refresh, pause - BALANCE_GAP_SECONDS)
 
     def _failed(self, known: _Known, exc: BrokerError) -> None:
         known.failures += 1

@@ -47,6 +47,9 @@ class PaperClient:
     def connect(self) -> None:
         """Always there."""
 
+    def keep_warm(self) -> None:
+        """There is no connection."""
+
     def saw_price(self, symbol: str, price: Decimal) -> None:
         """A market price went by: it is the last known one now, and resting orders that it crosses fill."""
         with self._lock:

@@ -49,6 +49,7 @@ class Patience:
     """How long is waited for what, in seconds."""
 
     view: float = 0.8  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
+    facts: float = 3.0  # at start, for the first balances and rules; without them the first alert asks itself
     resend: float = 1.2  # an order that certainly never left may be sent again for so long
     row: float = 0.3  # for the order's reply before the decision's CSV row is written beside it
     order: float = 12.0  # total, for one order's reply; Binance itself answers within 10
@@ -73,7 +74,7 @@ class Ticket:
     """What the sender waits for. `told` is done when there is an outcome worth a reply."""
 
     claim: Claim = field(default_factory=Claim)  # taken by who decides, or by who tells the sender that nobody did
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     case: Case | None = None
     order: Order | None = None
     problem: str = ""
@@ -85,7 +86,8 @@ class Ticket:
 
     def tell(self, order: Order | None) -> None:
         self.order = order
-        self.told.set()
+        if not self.told.done():
+            self.told.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +137,14 @@ class Trader:
             return Answer(None, None, problem="stopping; send it again")
         ticket = Ticket()
         self._spawn(self._life(alert, ticket), self._lives)
-        try:
-            await asyncio.wait_for(ticket.told.wait(), budget_seconds)
-        except TimeoutError:
-            if ticket.told.is_set():
-                return Answer(ticket.record, ticket.order, problem=ticket.problem)
-            # Taking the claim keeps the decision from being made once the sender was told that it was not.
-            if ticket.record is None and ticket.claim.take():
-                return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
-            ticket.left = True
-            record = ticket.record
-            return Answer(record, ticket.order or (record.order if record else None), pending=True)
-        return Answer(ticket.record, ticket.order, problem=ticket.problem)
+        if await _is_done(ticket.told, budget_seconds):
+            return Answer(ticket.record, ticket.order, problem=ticket.problem)
+        # Taking the claim keeps the decision from being made once the sender was told that it was not.
+        if ticket.record is None and ticket.claim.take():
+            return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
+        ticket.left = True
+        record = ticket.record
+        return Answer(record, ticket.order or (record.order if record else None), pending=True)
 
     async def dry_run(self, alert: Alert) -> Preview:
         view = await self._view_for(alert)
@@ -179,8 +177,7 @@ class Trader:
         self._note_price(alert)
         case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
         self._desk.bring(case)
-        await asyncio.wait({case.done}, timeout=self.patience.row)
-        if not case.done.done():
+        if not await _is_done(case.done, self.patience.row):
             await self._slow(case)
         if case.error is not None:
             # Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves.
@@ -198,14 +195,13 @@ class Trader:
 
     async def _slow(self, case: Case) -> None:
         """The decision has its row while the exchange, or the disk, takes its time; but not for ever."""
-        while case.record is None and not case.done.done():
-            await asyncio.wait({case.done}, timeout=self.patience.row)
+        while case.record is None and not await _is_done(case.done, self.patience.row):
+            pass
         if case.order is None:
             await case.done
             return
         self._on_thread(self._desk.write_signals)
-        await asyncio.wait({case.done}, timeout=self.patience.order)
-        if not case.done.done() and case.tell.take():
+        if not await _is_done(case.done, self.patience.order) and case.tell.take():
             case.outcome = self._given_up(case.order, case.send)
             return
         await case.done
@@ -329,8 +325,7 @@ class Trader:
     async def _hand_over(self, order: Order) -> Outcome:
         claim = Claim()
         job = self._on_thread(self._desk.hand_over, order, claim)
-        await asyncio.wait({job}, timeout=self.patience.order)
-        return job.result() if job.done() else self._given_up(order, claim)
+        return job.result() if await _is_done(job, self.patience.order) else self._given_up(order, claim)
 
     def _given_up(self, order: Order, claim: Claim) -> Outcome:
         """After the total deadline: it never left, or nobody knows."""
@@ -473,6 +468,7 @@ class Trader:
         resting = (self._catch_up_resting(order) for order in orders if order.status in RESTING)
         await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
         await self._compare_accounts()
+        await self.market.first_look(self.patience.facts)
         self.ready.set()
         log.info("recovery done")
 
@@ -582,6 +578,26 @@ class Trader:
         task = asyncio.get_running_loop().create_task(work)
         group.add(task)
         task.add_done_callback(partial(_ended, group))
+
+
+async def _is_done(future: asyncio.Future[Any], seconds: float) -> bool:
+    """Whether it is done within so many seconds. As asyncio.wait, for one future, without its detours."""
+    if future.done():
+        return True
+    loop = asyncio.get_running_loop()
+    either: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(seconds, _set, either)
+    future.add_done_callback(partial(_set, either))
+    try:
+        await either
+    finally:
+        timer.cancel()
+    return future.done()
+
+
+def _set(future: asyncio.Future[None], *_: object) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _ended(group: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:

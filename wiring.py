@@ -54,6 +54,7 @@ def open_gatehouse(
     engine = RiskEngine(journal, limits_of(settings))
     _refuse_to_mix(settings, journal, engine)
     _refuse_to_abandon(settings, engine)
+    journal.make_room()
     given = settings.webhook_secret_key
     return Gatehouse(
         settings=settings,

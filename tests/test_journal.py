@@ -189,6 +189,16 @@ def test_a_full_disk_is_an_error_that_goes_away_with_its_cause(journal: Journal,
     assert rows(journal, SIGNALS) == list(range(1, kept + 2))
 
 
+def test_the_log_is_as_long_as_it_will_be_before_the_first_commit(path: Path) -> None:
+    journal = Journal(path)
+    journal.make_room()
+    log = path.with_name("journal.db-wal")
+    before = log.stat().st_size
+    for number in range(40):
+        journal.append([decided(number, key=str(number))])
+    assert log.stat().st_size == before > 1_000_000
+
+
 def test_another_writer_is_waited_for_and_then_told_of(journal: Journal, path: Path) -> None:
     journal._writer.execute("PRAGMA busy_timeout = 50")
     other = sqlite3.connect(path, isolation_level=None)

@@ -376,6 +376,7 @@ def test_an_exit_with_a_quantity_may_also_sell_what_the_account_held_before(
     live: Daemon, exchange: FakeBinance
 ) -> None:
     exchange.set_balance("BTC", 1)
+    eventually(lambda: "BTC" in live.owner_get("/status")["balances"]["BINANCE"], 5, lambda: "no BTC in sight")
     live.post(symbol="BTCUSDT", action="buy")
     reply = live.post(symbol="BTCUSDT", action="sell", quantity="0.5")
     assert_reply(reply, exchange.orders[1], "FILLED")
