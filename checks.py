@@ -130,7 +130,8 @@ class Case:
 Check = Callable[[Case], Verdict]
 
 
-def _passed(check: str, reason: str) -> Verdict:
+def _passed(check: str, reason: str | Callable[[], str]) -> Verdict:
+    # Twenty checks pass for every order that leaves, and only a dry run reads what they say.
     return Verdict(check, True, reason)
 
 
@@ -149,7 +150,7 @@ def _not_for_exits(check: str) -> Verdict:
 def broker_is_configured(case: Case) -> Verdict:
     if case.broker_problem:
         return _refused("broker", case.broker_problem)
-    return _passed("broker", f"{case.broker} is configured")
+    return _passed("broker", lambda: f"{case.broker} is configured")
 
 
 def this_version_can_do_it(case: Case) -> Verdict:
@@ -209,7 +210,9 @@ def _shown(value: Decimal | None) -> str:
 
 def trading_is_active(case: Case) -> Verdict:
     if case.is_exit:
-        return _passed("paused", "Exits pass" + (" once the orders under way are settled" if case.waits else ""))
+        return _passed(
+            "paused", lambda: "Exits pass" + (" once the orders under way are settled" if case.waits else "")
+        )
     if case.halted:
         return _refused("halted", f"Trading is halted: {case.halted}")
     if case.books.paused:
@@ -224,7 +227,7 @@ def trading_is_active(case: Case) -> Verdict:
 def strategy_is_allowed(case: Case) -> Verdict:
     strategy, allowed = case.signal.strategy or "", case.limits.allowed_strategies
     if case.by_owner or not allowed or strategy in allowed:
-        return _passed("strategy", f"Strategy allowed: {strategy or 'none named'}")
+        return _passed("strategy", lambda: f"Strategy allowed: {strategy or 'none named'}")
     return _refused("strategy", f"Strategy not allowed: {strategy or 'none named'}; allowed: {', '.join(allowed)}")
 
 
@@ -233,7 +236,7 @@ def symbol_is_allowed(case: Case) -> Verdict:
         return _not_for_exits("symbol")
     symbol, allowed = case.signal.symbol, case.limits.allowed_symbols
     if not allowed or symbol in allowed:
-        return _passed("symbol", f"Symbol allowed: {symbol}")
+        return _passed("symbol", lambda: f"Symbol allowed: {symbol}")
     return _refused("symbol", f"Symbol not allowed: {symbol}; allowed: {', '.join(allowed)}")
 
 
@@ -245,7 +248,7 @@ def direction_is_allowed(case: Case) -> Verdict:
         return _not_for_exits("direction")
     if case.limits.direction == "short":
         return _refused("direction", "Direction not allowed: long; DIRECTION is short")
-    return _passed("direction", f"Direction allowed: long ({case.limits.direction})")
+    return _passed("direction", lambda: f"Direction allowed: long ({case.limits.direction})")
 
 
 def alert_is_fresh(case: Case) -> Verdict:
@@ -261,7 +264,7 @@ def alert_is_fresh(case: Case) -> Verdict:
         return _refused("stale", f"Alert is too old or its clock is wrong: fired {plain(-age)} s in the future")
     if age > limit:
         return _refused("stale", f"Alert is too old: fired {plain(age)} s ago, limit is {plain(limit)} s")
-    return _passed("stale", f"Fired {plain(age)} s ago, limit is {plain(limit)} s")
+    return _passed("stale", lambda: f"Fired {plain(age)} s ago, limit is {plain(limit)} s")
 
 
 def confidence_is_enough(case: Case) -> Verdict:
@@ -270,7 +273,7 @@ def confidence_is_enough(case: Case) -> Verdict:
     minimum = case.limits.min_confidence
     if confidence < minimum and not case.by_owner:
         return _refused("confidence", f"Confidence below minimum: {plain(confidence)}, minimum is {plain(minimum)}")
-    return _passed("confidence", f"Confidence {plain(confidence)}, minimum is {plain(minimum)}")
+    return _passed("confidence", lambda: f"Confidence {plain(confidence)}, minimum is {plain(minimum)}")
 
 
 def symbol_is_tradable(case: Case) -> Verdict:
@@ -285,14 +288,14 @@ def symbol_is_tradable(case: Case) -> Verdict:
         return _refused("symbol", f"Invalid symbol: {symbol} is quoted in {rules.quote_asset}; limits are in USDT")
     if case.signal.type.value not in rules.order_types:
         return _refused("symbol", f"Invalid symbol: {symbol} takes no {case.signal.type} orders at {case.broker}")
-    return _passed("symbol", f"{symbol} is open for trading")
+    return _passed("symbol", lambda: f"{symbol} is open for trading")
 
 
 def price_is_known(case: Case) -> Verdict:
     """Only where orders fill at the prices that alerts carry; an exchange has its own."""
     if case.view.price_is_needed and case.view.price is None and case.signal.type is OrderType.MARKET:
         return _refused("price", f"No price to fill at: {case.view.problem}")
-    return _passed("price", f"Price {_shown(case.view.price)}")
+    return _passed("price", lambda: f"Price {_shown(case.view.price)}")
 
 
 def balance_is_enough(case: Case) -> Verdict:
@@ -304,7 +307,7 @@ def balance_is_enough(case: Case) -> Verdict:
         return _refused("balance", _with(case.view.problem, unknown))
     if available < minimum:
         return _refused("balance", f"Balance below minimum: {plain(available)} free, minimum is {plain(minimum)}")
-    return _passed("balance", f"Balance {plain(available)} free, minimum is {plain(minimum)}")
+    return _passed("balance", lambda: f"Balance {plain(available)} free, minimum is {plain(minimum)}")
 
 
 def something_to_sell(case: Case) -> Verdict:
@@ -317,7 +320,7 @@ def something_to_sell(case: Case) -> Verdict:
         return _passed("no_position", "Decided when the orders under way are settled")
     position = case.books.position(case.broker, symbol)
     if position is not None and position.is_open and case.sellable > 0:
-        return _passed("no_position", f"{plain(case.sellable)} held")
+        return _passed("no_position", lambda: f"{plain(case.sellable)} held")
     if case.wish.quantity is not None and not case.wish.reduce_only:
         return _passed("no_position", "Nothing bought by this program; the account's own holding is used")
     dust = f", only {plain(case.sellable)} that is too little to sell" if case.sellable else ""
@@ -346,7 +349,7 @@ def size_is_within_limit(case: Case) -> Verdict:
     if largest and quantity is not None and quantity > largest:
         numbers = f"{plain(quantity)}, at most {plain(largest)}"
         return _refused("size", f"Trade size above maximum of {case.broker}: {numbers}")
-    return _passed("size", f"Trade size {plain(notional)} USDT, maximum is {plain(limit)} USDT")
+    return _passed("size", lambda: f"Trade size {plain(notional)} USDT, maximum is {plain(limit)} USDT")
 
 
 def size_is_tradable(case: Case) -> Verdict:
@@ -362,7 +365,7 @@ def size_is_tradable(case: Case) -> Verdict:
     if size.notional is not None and size.notional < least:
         numbers = f"{plain(size.notional)} notional, smallest is {plain(rules.min_notional)}"
         return _refused("min_notional", f"Order size too small: {numbers}")
-    return _passed("min_notional", f"Order size {size.text(rules)}")
+    return _passed("min_notional", lambda: f"Order size {size.text(rules)}")
 
 
 def _quantity_of(case: Case) -> Decimal | None:
@@ -380,7 +383,7 @@ def balance_covers_it(case: Case) -> Verdict:
     if notional > available:
         numbers = f"{plain(notional)} needed, {plain(available)} free"
         return _refused("insufficient_balance", f"Insufficient balance: {numbers}")
-    return _passed("insufficient_balance", f"{plain(available)} free")
+    return _passed("insufficient_balance", lambda: f"{plain(available)} free")
 
 
 def _holding_covers_it(case: Case) -> Verdict:
@@ -394,7 +397,7 @@ def _holding_covers_it(case: Case) -> Verdict:
     if quantity > max(free, sellable):
         numbers = f"{plain(quantity)} to sell, {plain(max(free, sellable, ZERO))} held"
         return _refused("insufficient_balance", f"Insufficient balance: {numbers}")
-    return _passed("insufficient_balance", f"{plain(free)} held by the account")
+    return _passed("insufficient_balance", lambda: f"{plain(free)} held by the account")
 
 
 def open_trades_below_limit(case: Case) -> Verdict:
@@ -403,7 +406,7 @@ def open_trades_below_limit(case: Case) -> Verdict:
     open_now, limit = case.books.open_trades, case.limits.max_open_trades
     if open_now >= limit:
         return _refused("open_trades", f"Open trades limit reached: {open_now} open, limit is {limit}")
-    return _passed("open_trades", f"{open_now} trades open, limit is {limit}")
+    return _passed("open_trades", lambda: f"{open_now} trades open, limit is {limit}")
 
 
 def trades_today_below_limit(case: Case) -> Verdict:
@@ -412,7 +415,7 @@ def trades_today_below_limit(case: Case) -> Verdict:
     today, limit = case.books.entries_today, case.limits.max_trades_per_day
     if today >= limit:
         return _refused("daily_limit", f"Daily limit reached: {today} trades today (UTC), limit is {limit}")
-    return _passed("daily_limit", f"{today} trades today (UTC), limit is {limit}")
+    return _passed("daily_limit", lambda: f"{today} trades today (UTC), limit is {limit}")
 
 
 def loss_today_below_limit(case: Case) -> Verdict:
@@ -424,7 +427,7 @@ def loss_today_below_limit(case: Case) -> Verdict:
     loss = -case.books.realized_today
     if loss >= limit:
         return _refused("daily_loss", f"Daily loss limit reached: {plain(loss)} USDT today, limit is {plain(limit)}")
-    return _passed("daily_loss", f"Realised today {plain(-loss)} USDT, loss limit is {plain(limit)}")
+    return _passed("daily_loss", lambda: f"Realised today {plain(-loss)} USDT, loss limit is {plain(limit)}")
 
 
 def cooldown_is_over(case: Case) -> Verdict:
@@ -438,7 +441,7 @@ def cooldown_is_over(case: Case) -> Verdict:
     limit = case.limits.cooldown_seconds
     if waited < limit:
         return _refused("cooldown", f"Signal in cooldown: {plain(waited)} s since the last, limit is {plain(limit)} s")
-    return _passed("cooldown", f"{plain(waited)} s since the last entry, limit is {plain(limit)} s")
+    return _passed("cooldown", lambda: f"{plain(waited)} s since the last entry, limit is {plain(limit)} s")
 
 
 CHECKS: tuple[Check, ...] = (

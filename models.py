@@ -5,7 +5,7 @@ Money and quantities are `Decimal` made from text, times are aware UTC datetimes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -246,7 +246,11 @@ class Verdict:
 
     check: str
     passed: bool
-    reason: str
+    said: str | Callable[[], str]
+
+    @property
+    def reason(self) -> str:
+        return self.said if isinstance(self.said, str) else self.said()
 
 
 @dataclass(frozen=True, slots=True)
