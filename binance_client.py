@@ -10,10 +10,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypedDict, Unpack
+from urllib.parse import quote
 
 import requests
 from binance.client import Client
@@ -169,6 +170,17 @@ class BinanceClient:
             return _decimal(self._question("ticker/price", symbol=symbol), "price")
         except _BadReply as exc:
             raise BrokerError(f"{self.name} sent no usable price of {symbol}: {exc}") from exc
+
+    def current_prices(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints#symbol-price-ticker"""
+        listed = quote(json.dumps(list(symbols), separators=(",", ":")))
+        try:
+            prices = {row["symbol"]: _decimal(row, "price") for row in self._question("ticker/price", symbols=listed)}
+            if prices.keys() != set(symbols):
+                raise _BadReply("other symbols than those asked for")
+            return prices
+        except (_BadReply, KeyError, TypeError) as exc:
+            raise BrokerError(f"{self.name} sent no usable prices: {exc}") from exc
 
     def balances(self) -> Mapping[str, Balance]:
         try:

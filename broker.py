@@ -6,7 +6,7 @@ codes mean which; everybody else handles exactly these three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -118,6 +118,9 @@ class Broker(Protocol):
 
     def current_price(self, symbol: str) -> Decimal:
         """Last price in quote currency; raises UnknownSymbol or BrokerError."""
+
+    def current_prices(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """Several in one question, all of which the broker must trade; raises BrokerError."""
 
     def balances(self) -> Mapping[str, Balance]:
         """Every asset with something in it; raises BrokerError."""

@@ -59,9 +59,17 @@ def _fields_writer(kind: Any) -> Callable[[Any], Any]:
     defaults = [f.default for f in fields(kind)]
     read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
 
+    # The rules of a symbol are written with each of its orders, and are the same value each time.
+    last: tuple[object, dict[str, Any]] = (None, {})
+
     def write(value: object) -> dict[str, Any]:
+        nonlocal last
+        if value is last[0]:
+            return last[1]
         held = zip(names, read(value), defaults, strict=True)
-        return {name: _plain(part) for name, part, default in held if part is not default and part != default}
+        plain = {name: _plain(part) for name, part, default in held if part is not default and part != default}
+        last = (value, plain)
+        return plain
 
     return write
 

@@ -27,12 +27,14 @@ Run = Callable[..., Awaitable[Any]]  # runs a blocking call on a worker thread
 BALANCE_MAX_AGE = timedelta(seconds=5)
 PRICE_MAX_AGE = timedelta(seconds=5)
 RULES_MAX_AGE = timedelta(hours=1)
-# One account request (weight 20) every 3 s and one price (weight 2) per watched symbol every 5 s, of 6,000 a minute:
-# https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
+# Of the 6,000 weight a minute, the account (20) every 3 s is 400, all watched prices together (4) every 3 s are 80, and
+# a light question every 20 s is 3: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
 BALANCE_PAUSE_SECONDS = 3.0
 # After an order it is asked for at once, but not after each of many: at most 60 a minute, 1,200 of the 6,000.
 BALANCE_GAP_SECONDS = 1.0
-PRICE_PAUSE_SECONDS = 5.0
+PRICE_PAUSE_SECONDS = 3.0
+WATCHED_AFTER_ALERT = timedelta(hours=1)
+MAX_WATCHED = 100  # symbols in one request
 # One light question (weight 1) beside the account's: no order waits because the only open connection is busy.
 KEEP_WARM_SECONDS = 20.0
 FAILURE_PAUSE_SECONDS = (1.0, 2.0, 5.0, 10.0, 15.0)
@@ -55,8 +57,11 @@ class _Known:
     rules: dict[str, Dated[SymbolRules]] = field(default_factory=dict)
     prices: dict[str, Dated[Decimal]] = field(default_factory=dict)
     asking: dict[object, asyncio.Task[None]] = field(default_factory=dict)
+    alerted_at: dict[str, datetime] = field(default_factory=dict)  # when the last alert for a symbol came
     refresh: asyncio.Event = field(default_factory=asyncio.Event)
-    looked: asyncio.Event = field(default_factory=asyncio.Event)  # it was asked once, with or without an answer
+    # Account and rules, then prices, were asked for once, with or without an answer.
+    account_looked: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
     not_traded: set[str] = field(default_factory=set)
     connected: bool = False
     problem: str = ""
@@ -80,6 +85,7 @@ class MarketData:
             return View()
         if known.broker.is_local:
             return _local_view(known.broker, symbol, alert_price, self._clock())
+        known.alerted_at[symbol] = self._clock()
         missing = self._missing(known, symbol, wants_price)
         errors: list[BrokerError] = []
         if missing:
@@ -128,12 +134,12 @@ class MarketData:
     ) -> list[Coroutine[Any, Any, None]]:
         """The endless background work.
 
-        `held(broker)` names the symbols whose price is watched; the rules of those and of the `expected` ones are
-        asked for at start, so that the first alert need not wait for them.
+        `held(broker)` names the symbols of its positions. The rules and the price of those and of the `expected` ones
+        are there from the start, so that the first alert need not wait; a symbol with an alert is watched for an hour.
         """
         remote = [known for known in self._known.values() if not known.broker.is_local]
         return [self._keep_account(known, held, expected) for known in remote] + [
-            self._keep_prices(known, held) for known in remote
+            self._keep_prices(known, held, expected) for known in remote
         ]
 
     async def first_look(self, seconds: float) -> None:
@@ -227,7 +233,7 @@ class MarketData:
                 known.problem, known.failures = "", 0
             except BrokerError as exc:
                 self._failed(known, exc)
-            known.looked.set()
+            known.account_looked.set()
             await asyncio.sleep(BALANCE_GAP_SECONDS)
             pause = FAILURE_PAUSE_SECONDS[min(known.failures, 5) - 1] if known.failures else BALANCE_PAUSE_SECONDS
             await _first_of(known.refresh, pause - BALANCE_GAP_SECONDS)
@@ -259,14 +265,31 @@ class MarketData:
                 known.not_traded.add(symbol)
                 log.warning("%s does not trade %s any more: %s", known.broker.name, symbol, exc)
 
-    async def _keep_prices(self, known: _Known, held: Callable[[str], Iterable[str]]) -> None:
+    async def _keep_prices(self, known: _Known, held: Callable[[str], Iterable[str]], expected: Iterable[str]) -> None:
+        await known.account_looked.wait()
         while True:
-            for symbol in list(held(known.broker.name)):
-                try:
-                    await self._ask_once(known, ("price", symbol), partial(self._ask_price, known, symbol))
-                except BrokerError as exc:
-                    log.debug("%s: no price of %s: %s", known.broker.name, symbol, exc)
+            symbols = self._watched(known, {*held(known.broker.name), *expected})
+            try:
+                if symbols:
+                    await self._ask_once(known, "prices", partial(self._ask_prices, known, symbols))
+            except BrokerError as exc:
+                log.debug("%s: no prices: %s", known.broker.name, exc)
+            known.looked.set()
             await asyncio.sleep(PRICE_PAUSE_SECONDS)
+
+    def _watched(self, known: _Known, always: set[str]) -> list[str]:
+        """Of a symbol without rules nobody knows that it is traded, and one that is not would spoil the question."""
+        now = self._clock()
+        for symbol in [s for s, at in known.alerted_at.items() if now - at > WATCHED_AFTER_ALERT]:
+            del known.alerted_at[symbol]
+        recent = sorted(known.alerted_at, key=known.alerted_at.__getitem__, reverse=True)
+        wanted = dict.fromkeys((*sorted(always), *recent))
+        return [symbol for symbol in wanted if symbol in known.rules][:MAX_WATCHED]
+
+    async def _ask_prices(self, known: _Known, symbols: list[str]) -> None:
+        asked_at = self._clock()
+        prices = await self._run(known.broker.current_prices, symbols)
+        known.prices |= {symbol: Dated(price, asked_at) for symbol, price in prices.items()}
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:
@@ -312,11 +335,13 @@ def _price_or_none(broker: Broker, symbol: str) -> Decimal | None:
 
 
 def _state(known: _Known, now: datetime) -> dict[str, object]:
+    rules_ages = [(now - rules.asked_at).total_seconds() for rules in known.rules.values()]
     age = None if known.balances is None else (now - known.balances.asked_at).total_seconds()
     return {
         "connected": known.connected or known.broker.is_local,
         "problem": known.problem,
         "balance_age_seconds": 0 if known.broker.is_local else age,
         "rules": len(known.rules),
+        "rules_age_seconds": max(rules_ages, default=None),
         "prices": {symbol: (now - dated.asked_at).total_seconds() for symbol, dated in known.prices.items()},
     }

@@ -6,7 +6,7 @@ Its balances are the starting balance plus the journal's fills, handed in at sta
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -99,6 +99,9 @@ class PaperClient:
         if price is None:
             raise BrokerError(_no_price(symbol))
         return price
+
+    def current_prices(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        return {symbol: self.current_price(symbol) for symbol in symbols}
 
     def balances(self) -> Mapping[str, Balance]:
         with self._lock:

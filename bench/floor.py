@@ -20,23 +20,21 @@ KEY, SECRET = "k" * 64, "s" * 64
 class Floor:
     def __init__(self, exchange_port: int) -> None:
         self._exchange_port = exchange_port
-        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._ids = itertools.count()
-        self._one_at_a_time = asyncio.Lock()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
-        async with self._one_at_a_time:
-            await self._forward()
+        await self._forward()
         body = b'{"success":true}'
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
         await writer.drain()
         writer.close()
 
     async def _forward(self) -> None:
-        if self._connection is None:
-            self._connection = await asyncio.open_connection("127.0.0.1", self._exchange_port)
-        reader, writer = self._connection
+        reader, writer = (
+            self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._exchange_port)
+        )
         stamp = int(time.time() * 1000)
         body = (
             f"newClientOrderId=floor{next(self._ids)}&newOrderRespType=FULL&quoteOrderQty=10&recvWindow=5000"
@@ -48,6 +46,7 @@ class Floor:
             f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         await read_message(reader)
+        self._idle.append((reader, writer))
 
 
 async def read_message(reader: asyncio.StreamReader) -> bytes:

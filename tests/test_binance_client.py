@@ -483,6 +483,8 @@ def test_an_answer_without_sense_is_a_broker_error_and_nothing_else(exchange: Fa
     questions: list[tuple[str, Callable[[], object]]] = [
         ("GET /api/v3/exchangeInfo", lambda: client.symbol_rules("BTCUSDT")),
         ("GET /api/v3/ticker/price", lambda: client.current_price("BTCUSDT")),
+        ("GET /api/v3/ticker/price", lambda: client.current_prices(["BTCUSDT"])),
+        ("GET /api/v3/time", client.keep_warm),
         ("GET /api/v3/account", client.balances),
         ("GET /api/v3/time", client.connect),
     ]
@@ -492,6 +494,14 @@ def test_an_answer_without_sense_is_a_broker_error_and_nothing_else(exchange: Fa
             ask()
     exchange.fail_next("garbage", where="GET /api/v3/order", body=body)
     assert isinstance(client.look_up(an_order()), NoAnswer)
+
+
+def test_several_prices_are_one_question(exchange: FakeBinance, client: BinanceClient) -> None:
+    exchange.set_price("ETHUSDT", 2500)
+    assert client.current_prices(["ETHUSDT", "BTCUSDT"]) == {"BTCUSDT": 43000, "ETHUSDT": 2500}
+    assert len(exchange.calls("GET /api/v3/ticker/price")) == 1
+    with pytest.raises(UnknownSymbol):
+        client.current_prices(["BTCUSDT", "NOPEUSDT"])
 
 
 def test_a_look_up_counts_the_fees_of_all_trades(exchange: FakeBinance, client: BinanceClient) -> None:
