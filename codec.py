@@ -101,5 +101,16 @@ def _optional_reader(kind: Any) -> Callable[[Any], Any]:
 def _dataclass_reader(kind: Any) -> Callable[[Any], Any]:
     hints = typing.get_type_hints(kind)
     readers = {f.name: _reader(hints[f.name]) for f in fields(kind)}
-    # A field that a later version wrote and this one does not know is left out, not a reason to lose the record.
-    return lambda raw: kind(**{name: readers[name](part) for name, part in raw.items() if name in readers})
+    last: tuple[object, Any] = (None, None)
+
+    def read(raw: dict[str, Any]) -> Any:
+        nonlocal last
+        # The rules of a symbol stand in each of its orders: the same text is the same value.
+        if raw == last[0]:
+            return last[1]
+        # A field that a later version wrote and this one does not know is left out, not a reason to lose the record.
+        value = kind(**{name: readers[name](part) for name, part in raw.items() if name in readers})
+        last = (raw, value)
+        return value
+
+    return read

@@ -33,6 +33,7 @@ ALERTS = 400
 HISTORY_ROWS = 100_000
 IDLE_SECONDS = 20
 SUSTAINED_SECONDS = 5
+SENDERS = 8
 LIBRARIES = "fastapi, uvicorn, uvloop, httptools, pydantic_settings, binance.client, sqlite3, csv"
 
 
@@ -263,12 +264,12 @@ def latencies(delay: float) -> None:
 def throughput() -> None:
     with exchange() as exchange_port:
         with floor(exchange_port) as port:
-            least = sustained(port, 4, 0)
+            least = sustained(port, SENDERS, 0)
         with daemon(exchange_port) as (port, _):
-            accepted = sustained(port, 4, 0)
-            rejected = sustained(port, 4, 10**6, confidence=1)
-    line("accepted alerts per second, 4 senders", accepted, least, "/s")
-    line("rejected alerts per second, 4 senders", rejected, least, "/s")
+            accepted = sustained(port, SENDERS, 0)
+            rejected = sustained(port, SENDERS, 10**6, confidence=1)
+    line(f"accepted alerts per second, {SENDERS} senders", accepted, least, "/s")
+    line(f"rejected alerts per second, {SENDERS} senders", rejected, least, "/s")
 
 
 def memory_and_idle() -> None:
