@@ -32,6 +32,16 @@ def read_fields(body: bytes) -> dict[str, Value]:
     return fields
 
 
+def json_fields(body: bytes) -> dict[str, Value] | None:
+    """The fields of a good JSON object; None for any other body, whose reader will say what it is."""
+    if not body.startswith(b"{"):
+        return None
+    try:
+        return read_fields(body)
+    except AlertError:
+        return None
+
+
 def _decoded(body: bytes) -> str:
     if len(body) > MAX_BODY_BYTES:
         raise AlertError("body", f"at most {MAX_BODY_BYTES} bytes", f"{len(body)} bytes")

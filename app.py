@@ -30,7 +30,7 @@ from journal import SIGNALS, TRADES, JournalError
 from log_setup import set_up_logging
 from models import ZERO
 from risk import Alert
-from signals import AlertError, alert_key, claimed_secrets, parse_alert
+from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 from trader import Trader
 from wiring import Gatehouse, open_gatehouse
 
@@ -157,11 +157,12 @@ class Door:
         loop = asyncio.get_running_loop()
         give_up_at, received_at = loop.time() + REPLY_SECONDS, self.gate.clock()
         body = await _read_body(request)
-        if not self._may_alert(request, body):
+        fields = json_fields(body)
+        if not self._may_alert(request, body, fields):
             return await self._unauthorised(request)
         key = alert_key(body, self.gate.secret)
         try:
-            alert = self._alert(parse_alert(body, self.gate.secret), key, received_at)
+            alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
         # Whoever writes dry_run means it: only a clear no places an order.
@@ -190,13 +191,13 @@ class Door:
             return _json(503, _error("the journal cannot be written; nothing was placed"))
         return _json(400, replies.invalid_reply(record, exc.field))
 
-    def _may_alert(self, request: Request, body: bytes) -> bool:
+    def _may_alert(self, request: Request, body: bytes, fields: Any) -> bool:
         allowed = self.gate.settings.allowed_ips
         if allowed and not address_is_allowed(self._address(request), allowed):
             return False
         if self._secret.accepts([*_bearer(request), request.path_params.get("path_secret", "")]):
             return True
-        return self._secret.accepts(claimed_secrets(body))
+        return self._secret.accepts(claimed_secrets(body, fields))
 
     async def _unauthorised(self, request: Request) -> Response:
         """One answer for every failure; who keeps guessing waits for it, as long as that costs us nothing."""

@@ -19,7 +19,6 @@ from urllib.parse import quote
 import requests
 from binance.client import Client
 from binance.exceptions import BinanceAPIException, BinanceRequestException
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from broker import (
     Balance,
@@ -292,7 +291,7 @@ class BinanceClient:
     def _ending(self, exc: Exception) -> Outcome:
         if isinstance(exc, BinanceAPIException):
             return self._api_ending(exc)
-        if isinstance(exc, requests.RequestException) and _never_connected(exc):
+        if isinstance(exc, requests.ConnectTimeout):
             return Refused(f"no connection to {self.name}: {type(exc).__name__}", never_left=True)
         # "No answer" is not "no order". The exception's text may hold the signed request: only its kind is told.
         return Unknown(f"{self.name} gave no usable answer: {type(exc).__name__}")
@@ -437,14 +436,6 @@ def _decimal(row: Mapping[str, Any], name: str) -> Decimal:
     if not value.is_finite() or value < 0:
         raise _BadReply(f"{name} is not a plain number")
     return value
-
-
-def _never_connected(exc: requests.RequestException) -> bool:
-    """The request certainly never left: there was no connection to send it on."""
-    if isinstance(exc, requests.ConnectTimeout):
-        return True
-    cause = exc.args[0] if exc.args else None
-    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError)
 
 
 def _text(exc: BinanceAPIException) -> str:

@@ -1,7 +1,7 @@
-"""A `requests` session for an exchange's REST API: the same transport, without what is worked out anew per request.
+"""The HTTP session under an exchange's client: urllib3's connections and TLS, in the shape that python-binance expects.
 
-`requests` merges settings, environment, cookies and authentication for every request; here none of them ever changes.
-Connections, TLS, time limits and the kinds of its errors stay the library's own (docs/performance.md has the figures).
+`requests` works out settings, environment, cookies, proxies and redirects anew for every request; here none of them
+exists. What that saves is in docs/performance.md. The exceptions stay those of `requests`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import certifi
 import requests
-from requests.adapters import HTTPAdapter
+import urllib3
 from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 CONNECTIONS = 64
 
@@ -24,11 +26,10 @@ class ExchangeSession(requests.Session):
         super().__init__()
         self.headers.update(headers)
         self._own_headers: dict[str, Any] = dict(self.headers)
-        # Proxies and .netrc from the environment have no business between an owner and an exchange.
-        self.trust_env = False
-        self._adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0)
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, self._adapter)
+        # Not from the environment: a proxy has no business between an owner and an exchange.
+        self._pools = urllib3.PoolManager(
+            maxsize=CONNECTIONS, retries=False, cert_reqs="CERT_REQUIRED", ca_certs=certifi.where()
+        )
 
     def request(  # type: ignore[override]  # only what an exchange's client uses; anything else is a TypeError
         self,
@@ -42,16 +43,37 @@ class ExchangeSession(requests.Session):
         timeout: tuple[float, float],
         allow_redirects: bool = False,
     ) -> requests.Response:
-        """The reply, read to its end; raises requests' own exceptions. A redirect is a reply like any other."""
-        prepared = requests.PreparedRequest()
-        prepared.method = method.upper()
-        prepared.url = f"{url}?{params}" if params else url
-        prepared.headers = CaseInsensitiveDict(self._own_headers | (headers or {}))
-        prepared.body = data if isinstance(data, str) or data is None else urlencode(data)
-        if prepared.body is not None:
-            prepared.headers["Content-Length"] = str(len(prepared.body))
-        elif prepared.method != "GET":
-            prepared.headers["Content-Length"] = "0"
-        response = self._adapter.send(prepared, timeout=timeout, proxies={})
-        response.content  # noqa: B018  # reads it to its end, so that the connection is free for the next request
-        return response
+        """The reply, read to its end. Raises ConnectTimeout when the request certainly never left, and otherwise
+        another of requests' exceptions; none of them repeats the request, which is signed."""
+        target = f"{url}?{params}" if params else url
+        body = data if isinstance(data, str) or data is None else urlencode(data)
+        connect, read = timeout
+        limits = urllib3.Timeout(connect=connect, read=read)
+        try:
+            reply = self._pools.connection_from_url(url).urlopen(
+                method.upper(),
+                target[target.index("/", 8) :],
+                body=body,
+                headers=self._own_headers | (headers or {}),
+                timeout=limits,
+                retries=False,
+                redirect=False,
+            )
+        except (ConnectTimeoutError, NewConnectionError) as exc:
+            raise requests.ConnectTimeout(type(exc).__name__) from None
+        except ReadTimeoutError:
+            raise requests.ReadTimeout("no answer in time") from None
+        except urllib3.exceptions.SSLError as exc:
+            raise requests.exceptions.SSLError(type(exc).__name__) from None
+        except (HTTPError, OSError, ValueError) as exc:
+            raise requests.ConnectionError(type(exc).__name__) from None
+        return _response(reply)
+
+
+def _response(reply: urllib3.BaseHTTPResponse) -> requests.Response:
+    response = requests.Response()
+    response.status_code = reply.status
+    response.headers = CaseInsensitiveDict(reply.headers)
+    response.encoding = "utf-8"
+    response._content = reply.data
+    return response

@@ -23,6 +23,8 @@ SIGNALS = "signals"
 TRADES = "trades"
 BATCH = 5_000
 LOG_PAGES = 250  # of 4 KiB: so long is the write-ahead log, from the start on
+MAX_KEYS = 50_000  # up to so many alerts all keys are in memory, as nearly always nobody sent the alert before
+KEY_COLUMN = 4  # of what `append` inserts
 FRESH = 256  # rows kept in memory for the CSV files, which nearly always want the last few
 
 SCHEMA = """
@@ -71,6 +73,7 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"cannot open the journal {path.name}: {exc}") from exc
         self._read_lock = threading.Lock()
+        self._keys = self._all_keys()
         self._fresh: dict[str, tuple[tuple[int, str], ...]] = {SIGNALS: (), TRADES: ()}
 
     def _prepare(self) -> None:
@@ -107,6 +110,11 @@ class Journal:
         (last,) = self._writer.execute(query, (file,)).fetchone()
         return int(last)
 
+    def _all_keys(self) -> set[int] | None:
+        """Of every alert on the record, shortened to a number; None when there are too many to keep."""
+        found = self._read("SELECT alert_key FROM events WHERE alert_key IS NOT NULL LIMIT ?", (MAX_KEYS + 1,))
+        return {hash(key) for (key,) in found} if len(found) <= MAX_KEYS else None
+
     def append(self, events: Sequence[Event]) -> None:
         """All of the events, or none. Raises JournalError; then nothing was recorded."""
         last, first = dict(self._last), self.last_event + 1
@@ -130,6 +138,10 @@ class Journal:
             new = tuple((number, line) for of, number, line in rows if of == file)
             self._fresh[file] = (*self._fresh[file], *new)[-FRESH:]
         self._last, self.last_event = last, self.last_event + len(columns)
+        if self._keys is not None:
+            self._keys.update(hash(key) for key in (row[KEY_COLUMN] for row in columns) if key is not None)
+            if len(self._keys) > MAX_KEYS:
+                self._keys = None
 
     def probe(self) -> None:
         """Writes nothing that counts. Raises JournalError while the disk does not take it."""
@@ -180,6 +192,8 @@ class Journal:
 
     def seen(self, alert_key: str) -> DecisionRecord | None:
         """The last decision about the very same alert, duplicates apart."""
+        if self._keys is not None and hash(alert_key) not in self._keys:
+            return None
         found = self._read(
             "SELECT body FROM events WHERE alert_key = ? AND kind = 'decided' ORDER BY seq DESC LIMIT 1", (alert_key,)
         )

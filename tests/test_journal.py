@@ -280,6 +280,20 @@ def test_times_with_and_without_fractions_are_compared_as_times(journal: Journal
     assert len(journal.executions(9, since=NOW + timedelta(microseconds=1))) == 1
 
 
+def test_an_alert_is_known_again_from_memory_and_where_there_are_too_many_from_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_KEYS", 4)
+    journal = Journal(path)
+    for number in range(8):
+        again = Journal(path)
+        for one in (journal, again):
+            assert [one.seen(str(known)) is not None for known in range(8)] == [known < number for known in range(8)]
+            assert (one._keys is None) is (number > 4)
+        again.close()
+        journal.append([decided(number, key=str(number))])
+
+
 def test_rows_come_in_batches(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "BATCH", 2)
     journal.append([changed(number) for number in range(5)])

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models import Action, Market, OrderType, Signal
-from signals import AlertError, alert_key, claimed_secrets, parse_alert
+from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 
 SECRET = "Correct-Horse.Battery_Staple"
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "data/alerts.jsonl").read_text("utf-8").splitlines()]
@@ -1278,13 +1278,18 @@ def _survives(body: bytes) -> str:
     assert len(claims) <= 8
     for claim in claims:
         claim.encode()
+    fields = json_fields(body)
+    assert claimed_secrets(body, fields) == claims
     try:
         signal = parse_alert(body, SECRET)
     except AlertError as error:
         refused = error
     else:
         _is_sane(signal)
+        assert parse_alert(body, SECRET, fields) == signal
         return ""
+    with pytest.raises(AlertError, match=f"^{re.escape(str(refused))}$"):
+        parse_alert(body, SECRET, fields)
     assert refused.field
     assert len(str(refused)) < 400
     assert str(refused).isprintable()
