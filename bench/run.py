@@ -33,7 +33,7 @@ ALERTS = 400
 HISTORY_ROWS = 100_000
 IDLE_SECONDS = 20
 SUSTAINED_SECONDS = 5
-SENDERS = 8
+SENDERS = 16
 LIBRARIES = "fastapi, uvicorn, uvloop, httptools, pydantic_settings, binance.client, sqlite3, csv"
 
 
