@@ -165,12 +165,7 @@ class Door:
             alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
-        # Whoever writes dry_run means it: only a clear no places an order.
-        if request.scope["query_string"] and request.query_params.get("dry_run", "no").lower() not in (
-            "0",
-            "false",
-            "no",
-        ):
+        if _is_dry_run(request):
             preview = await self.trader.dry_run(alert)
             return _json(200, replies.dry_run_reply(alert.signal, alert.broker, preview))
         answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))

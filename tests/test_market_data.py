@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -90,3 +91,14 @@ def test_many_orders_do_not_make_many_questions(ready: Daemon, exchange: FakeBin
 
 def free_usdt(exchange: FakeBinance) -> float:
     return float(exchange.free("USDT"))
+
+
+def test_a_decision_has_its_row_while_the_exchange_takes_its_time(ready: Daemon, exchange: FakeBinance) -> None:
+    exchange.fail_next("stall", executed=True)
+    with ThreadPoolExecutor(1) as sender:
+        reply = sender.submit(ready.post, symbol="BTCUSDT", action="buy")
+        sent = time.monotonic()
+        eventually(lambda: len(ready.signals()) == 1, 1.5, lambda: "no row in signals.csv")
+        assert time.monotonic() - sent < 1.5
+        assert not reply.done()
+        assert reply.result().status == 202
