@@ -216,8 +216,8 @@ class AlgoDesk:
     def _check_close_position(self, new: NewAlgo, waiting: list[Algo], now_ms: int) -> None:
         """closePosition needs a position, and one stop and one take-profit for it are enough.
 
-        Neither is in the docs; both are reported from live: https://github.com/xLydianSoftware/Qubx/issues/386 and
-        many alike, with the texts kept in binance_futures_errors.json.
+        Neither code is on the docs' error page; public reports of live replies agree on both. They say, too, that
+        -4509 may come right after the fill of the order that opened the position: position_lag_seconds does that.
         """
         known = self.engine.known_position(new.symbol, new.position_side, now_ms)
         if not closable(known, new).amount:

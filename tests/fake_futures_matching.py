@@ -281,8 +281,9 @@ class FuturesEngine:
         """An order that may only reduce is cut down to what is left to close, or refused when nothing is.
 
         Other reduce-only orders that wait for the same position count as if they were done already. The docs give
-        -2022 for such a conflict, in the same words as for "there is no position"; -4118 was seen live (2026-08, a
-        portfolio margin account), as was a smaller origQty than sent.
+        -2022 for such a conflict, in the same words as for "there is no position"; -4118 was seen live in 2026-08
+        (a portfolio margin account, https://github.com/xLydianSoftware/Qubx/issues/386), and a smaller origQty than
+        sent in 2026-05 (https://github.com/nautechsystems/nautilus_trader/issues/3983).
         """
         position = self.position(new.symbol, new.position_side)
         if not position.amount or (position.amount > 0) == new.is_buy:

@@ -1183,11 +1183,12 @@ def drive_by_control_api(url: str) -> None:
 
 # --- whatever happens ---------------------------------------------------------------------------------------------
 
+KINDS = ("MARKET", "LIMIT", "take profit", "IOC", "close", "algo", "close all", "cancel", "fill", "price", "mark")
 ACTIONS = st.tuples(
-    st.sampled_from(["MARKET", "LIMIT", "IOC", "close", "algo", "close all", "cancel", "fill", "price", "mark"]),
+    st.sampled_from(KINDS),
     st.sampled_from(["BUY", "SELL"]),
     st.integers(10, 400).map(lambda lots: Decimal(lots) / 1000),
-    st.integers(90, 110).map(lambda percent: Decimal(percent * 100)),
+    st.integers(95, 105).map(lambda percent: Decimal(percent * 100)),
     st.sampled_from(["LONG", "SHORT"]),
 )
 
@@ -1208,14 +1209,15 @@ def act(desk: AlgoDesk, name: str, kind: str, side: str, quantity: Decimal, pric
     elif kind in ("algo", "close all"):
         algo = NewAlgo("BTCUSDT", side, "STOP_MARKET", name, quantity, position_side=where, trigger_price=price)
         desk.place(replace(algo, quantity=Decimal(0), close_position=True) if kind == "close all" else algo, 0)
-    elif kind in ("LIMIT", "IOC"):
-        engine.place(replace(new, type="LIMIT", price=price, time_in_force="IOC" if kind == "IOC" else "GTC"), 0)
+    elif kind in ("LIMIT", "take profit", "IOC"):
+        limit = replace(new, type="LIMIT", price=price, time_in_force="IOC" if kind == "IOC" else "GTC")
+        engine.place(replace(limit, reduce_only=kind == "take profit" and not engine.hedge_mode), 0)
     elif kind in ("MARKET", "close"):
         engine.place(replace(new, reduce_only=kind == "close" and not engine.hedge_mode), 0)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(ACTIONS, max_size=40), st.booleans(), st.booleans())
+@settings(max_examples=100, deadline=None)
+@given(st.lists(ACTIONS, min_size=15, max_size=50), st.booleans(), st.booleans())
 def test_whatever_happens_positions_and_money_add_up(
     actions: list[tuple[str, str, Decimal, Decimal, str]], hedge: bool, isolated: bool
 ) -> None:
