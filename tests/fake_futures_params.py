@@ -134,12 +134,10 @@ def read_algo(params: Mapping[str, str], *, hedge_mode: bool) -> NewAlgo:
         stp_mode=choice(params, "selfTradePreventionMode", STP_MODES, "EXPIRE_MAKER"),
         trigger_price=number(params, "triggerPrice"),
         working_type=choice(params, "workingType", ("MARK_PRICE", "CONTRACT_PRICE"), "CONTRACT_PRICE", -4031),
-        price_protect=choice(
-            {name: value.lower() for name, value in params.items()}, "priceProtect", ("true", "false"), "false"
-        ) == "true",
+        price_protect=flag({"priceProtect": params.get("priceProtect", "false").lower()}, "priceProtect"),
         activate_price=number(params, "activatePrice"),
         callback_rate=number(params, "callbackRate"),
-    )  # fmt: skip
+    )
 
 
 def check_close_position(params: Mapping[str, str]) -> None:

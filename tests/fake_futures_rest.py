@@ -248,7 +248,6 @@ class FuturesRest:
         is_meant = self._asked_for(call, "orderId", "origClientOrderId")
         for order in reversed(self.engine.open_orders(market.symbol)):
             if is_meant(order.order_id, order.client_id):
-                call.order_id = order.order_id
                 return placed(self.engine.cancel(order, self.now_ms()), market)
         raise refused(-2011, text=0)
 
@@ -297,7 +296,6 @@ class FuturesRest:
         is_meant = self._asked_for(call, "algoId", "clientAlgoId")
         for algo in reversed(self.desk.waiting()):
             if is_meant(algo.algo_id, algo.client_id) and algo.status == "NEW":
-                call.order_id = algo.algo_id
                 self.desk.cancel(algo, self.now_ms())
                 return {"algoId": algo.algo_id, "clientAlgoId": algo.client_id, "code": "200", "msg": "success"}
         raise refused(-2011, text=0)
