@@ -1,4 +1,4 @@
-"""A fake Binance spot exchange on loopback: real HTTP, real rules, and faults on demand.
+"""A fake Binance on loopback, spot and USDⓈ-M futures: real HTTP, real rules, and faults on demand.
 
     with FakeBinance() as fake:
         fake.set_price("BTCUSDT", "60000")
@@ -8,7 +8,8 @@
 
 `python tests/fake_binance.py --port 9000` runs it alone; POST JSON to /control/... drives it then.
 It is not idempotent where Binance is not: a resent order is a second order, so that a client's mistake shows.
-Endpoints: fake_rest.py; engine: fake_matching.py; faults: fake_faults.py; sockets: fake_wire.py.
+Endpoints: fake_rest.py; engine: fake_matching.py; limits: fake_api.py; faults: fake_faults.py; sockets: fake_wire.py.
+Futures have their own wallet and their own files: fake.futures is in fake_futures.py, served under fake.fapi_url.
 """
 
 from __future__ import annotations
@@ -16,23 +17,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
+from fake_api import Api, Ban
 from fake_faults import HTML, KINDS, Fault, FaultQueue, error_body, made_up_reply, reply_for
-from fake_matching import ApiError, Balance, Engine, Level, Order, Row, Trade, error, load
+from fake_futures import FUTURES_CONTROLS, OVERLOADS, FakeFutures
+from fake_matching import (
+    ERRORS,
+    ApiError,
+    Balance,
+    Engine,
+    Number,
+    Order,
+    Row,
+    Trade,
+    change_filters,
+    error,
+    exact,
+    levels,
+    load,
+)
 from fake_rest import (
+    LEGAL,
     ROUTES,
     Account,
     Call,
     Rest,
-    Route,
     check_key,
     check_known,
     check_signature,
@@ -45,22 +62,12 @@ from fake_rest import (
 )
 from fake_wire import Connection, RawRequest, Reply, WireServer
 
-Number = Decimal | str | int | float
-
 API_KEY = "fakeBinanceKey00000000000000000000000000000000000000000000000000"
 API_SECRET = "fakeBinanceSecret00000000000000000000000000000000000000000000000"
 START_PRICES = {"BTCUSDT": "60000", "ETHUSDT": "3000", "BNBUSDT": "600", "SOLUSDT": "150", "DOGEUSDT": "0.2",
                 "TSLABUSDT": "400"}  # fmt: skip
 CONTENT_FAULTS = ("status", "error", "garbage", "truncated", "other_symbol")
 DRIP_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Ban:
-    """Requests are refused with this status until then."""
-
-    status: int
-    until_ms: int
 
 
 class FakeBinance:
@@ -84,13 +91,14 @@ class FakeBinance:
         self.api_key, self.api_secret = api_key, api_secret
         self.clock = clock
         self.engine_seconds = engine_seconds
-        self.weight_limit = weight_limit
         self._lock = threading.RLock()
         self._engine = Engine(load("binance_symbols.json")["symbols"])
         self._rest = Rest(self._engine, self.now_ms)
-        self._faults, self._ban = FaultQueue(), Ban(0, 0)
+        self._spot = Api("/api/", self._rest, ROUTES, LEGAL, ERRORS, self.now_ms, weight_limit)
+        self.futures = FakeFutures(self._lock, self.now_ms)
+        self._apis = (self._spot, self.futures.api)
+        self._faults = FaultQueue()
         self._calls: list[Call] = []
-        self._weight = (0, 0)  # minute, used
         self._server = WireServer(self._serve, self._hang_up_unread, port)
         self._waits, self._releases = threading.Condition(), 0
         self.lookup_lag_seconds = lookup_lag_seconds
@@ -126,6 +134,11 @@ class FakeBinance:
         """For python-binance (API_URL)."""
         return self.base_url + "/api"
 
+    @property
+    def fapi_url(self) -> str:
+        """The same for futures (FUTURES_URL)."""
+        return self.base_url + "/fapi"
+
     def now_ms(self) -> int:
         """The exchange's time."""
         return int(self.clock() * 1000)
@@ -147,7 +160,16 @@ class FakeBinance:
 
     @lookup_lag_seconds.setter
     def lookup_lag_seconds(self, seconds: float) -> None:
-        self._rest.lookup_lag_ms = int(seconds * 1000)
+        self._rest.lookup_lag_ms = self.futures.rest.lookup_lag_ms = int(seconds * 1000)
+
+    @property
+    def weight_limit(self) -> int:
+        """Weight allowed in a minute."""
+        return self._spot.weight_limit
+
+    @weight_limit.setter
+    def weight_limit(self, most: int) -> None:
+        self._spot.weight_limit = most
 
     @property
     def fees_in_bnb(self) -> bool:
@@ -225,12 +247,7 @@ class FakeBinance:
     def set_filters(self, symbol: str, **filters: Mapping[str, object]) -> None:
         """Change numbers of a symbol's filters, or add a filter."""
         with self._lock:
-            rows = self._engine.market(symbol).row["filters"]
-            for name, values in filters.items():
-                row = next((each for each in rows if each["filterType"] == name), None)
-                if row is None:
-                    rows.append(row := {"filterType": name})
-                row.update(values)
+            change_filters(self._engine.market(symbol), filters)
 
     def set_symbol(self, symbol: str, **fields: object) -> None:
         """Change a symbol's fields, e.g. status="BREAK"."""
@@ -252,10 +269,19 @@ class FakeBinance:
         """inject(Fault(kind, where, ...)); the kinds are in fake_faults.KINDS."""
         self.inject(Fault(kind, where, **details))
 
+    def overload(self, meaning: str, where: str = "POST /fapi/v1/order", *, executed: bool = False) -> None:
+        """The next such futures request gets a 503 of this meaning: one of fake_futures.OVERLOADS."""
+        code, message = OVERLOADS[meaning]
+        if executed and meaning != "unknown":
+            raise ValueError(f"a 503 of meaning {meaning!r} promises that nothing was executed")
+        self.fail_next("error", where, status=503, code=code, message=message, executed=executed)
+
     def clear_faults(self) -> None:
         """No more trouble, and no ban."""
         with self._lock:
-            self._faults, self._ban = FaultQueue(), Ban(0, 0)
+            self._faults = FaultQueue()
+            for api in self._apis:
+                api.ban = Ban()
 
     def release(self) -> None:
         """End all waits that are under way (delay, late, drip, the engine's own time), as if their time was over."""
@@ -320,6 +346,16 @@ class FakeBinance:
         return Counter(call.client_id or "" for call in self.calls("POST /api/v3/order"))
 
     @property
+    def futures_posts_by_client_id(self) -> Counter[str]:
+        """The same for futures orders."""
+        return Counter(call.client_id or "" for call in self.calls("POST /fapi/v1/order"))
+
+    @property
+    def algo_posts_by_client_id(self) -> Counter[str]:
+        """The same for conditional futures orders."""
+        return Counter(call.client_id or "" for call in self.calls("POST /fapi/v1/algoOrder"))
+
+    @property
     def orders_by_client_id(self) -> Counter[str]:
         """How many orders each client id has become."""
         return Counter(order.client_id for order in self.orders)
@@ -341,6 +377,11 @@ class FakeBinance:
                 "postsByClientId": self.posts_by_client_id,
                 "ordersByClientId": self.orders_by_client_id,
                 "faultsLeft": self.faults_left,
+                "futures": {
+                    **self.futures.state(),
+                    "postsByClientId": self.futures_posts_by_client_id,
+                    "algoPostsByClientId": self.algo_posts_by_client_id,
+                },
             }
 
     # --- one request --------------------------------------------------------------------------------------------
@@ -364,7 +405,7 @@ class FakeBinance:
         if fault.kind == "delay":
             return self._serve_late(request, call, connection, fault)
         if fault.kind == "ban":
-            self._start_ban(fault)
+            self._start_ban(fault, call)
             return connection.send((self._refuse_banned(call) or Reply(fault.status, b"")).encode())
         if fault.kind == "late":
             self._lose(connection, fault.then)
@@ -372,7 +413,7 @@ class FakeBinance:
             return self._keep_silent(connection) if fault.then == "stall" else False
         real = self._answer(request, call) if fault.executed else None
         if fault.kind in CONTENT_FAULTS:
-            reply = reply_for(fault, real)
+            reply = reply_for(fault, real, self._api_of(call).table)
             return reply is not None and connection.send(self._with_counts(reply, call).encode())
         return self._break_line(connection, fault, real or made_up_reply(fault))
 
@@ -447,28 +488,30 @@ class FakeBinance:
     def _answer(self, request: RawRequest, call: Call, *, door_delay: float = 0, engine_delay: float = 0) -> Reply:
         """What Binance would answer; `door_delay` passes before the last look at the clock, `engine_delay` after."""
         endpoint = f"{call.method} {call.path}"
-        route = ROUTES.get(endpoint)
+        api = self._api_of(call)
+        route = api.routes.get(endpoint)
         if route is None:
             return self._not_found(call)
         try:
-            body = self._execute(request, call, endpoint, route, door_delay, engine_delay)
-            self._use_weight(0 if route.places else route.weight(call.params))
+            body = self._execute(request, call, endpoint, api, door_delay, engine_delay)
+            self._use_weight(api, 0 if route.places and route.free else route.weight(call.params))
             reply = Reply(200, json.dumps(body, separators=(",", ":")).encode())
         except ApiError as problem:
             call.code = problem.code
-            self._use_weight(0 if problem.status == 429 else route.weight(call.params))
-            reply = Reply(problem.status, error_body(problem.code, problem.message), self._retry_after(problem))
+            self._use_weight(api, 0 if problem.status == 429 else route.weight(call.params))
+            reply = Reply(problem.status, error_body(problem.code, problem.message), api.retry_after(problem))
         return self._with_counts(reply, call)
 
     def _execute(
-        self, request: RawRequest, call: Call, endpoint: str, route: Route, door_delay: float, engine_delay: float
+        self, request: RawRequest, call: Call, endpoint: str, api: Api, door_delay: float, engine_delay: float
     ) -> Any:
-        params = read_params(request)
-        self._check_weight(route.weight(call.params))
+        params, route = read_params(request), api.routes[endpoint]
+        with self._lock:
+            api.check_weight(route.weight(call.params))
         if route.signed:
             check_key(self._account, request)
         check_known(endpoint, params)
-        check_values(endpoint, params)
+        check_values(endpoint, params, api.legal)
         if route.signed:
             check_window(params, self.now_ms())
             check_signature(self._account, request, params)
@@ -477,17 +520,22 @@ class FakeBinance:
         if route.signed:
             check_window(params, self.now_ms(), may_be_ahead=True)
         if route.places:
-            self._check_order_limit(endpoint)
+            if call.method == "POST":
+                with self._lock:
+                    api.check_order_limits()
             self._wait(self.engine_seconds + engine_delay)
         with self._lock:
-            return route.answer(self._rest, call)
+            return route.answer(api.rest, call)
+
+    def _api_of(self, call: Call) -> Api:
+        return next((api for api in self._apis if call.path.startswith(api.prefix)), self._spot)
 
     @property
     def _account(self) -> Account:
         return Account(self.api_key, self.api_secret)
 
     def _not_found(self, call: Call) -> Reply:
-        known = any(endpoint.endswith(f" {call.path}") for endpoint in ROUTES)
+        known = any(endpoint.endswith(f" {call.path}") for api in self._apis for endpoint in api.routes)
         title = "405 Method Not Allowed" if known else "404 Not Found"
         call.status = 405 if known else 404
         return Reply(call.status, HTML.format(title=title).encode(), content_type="text/html")
@@ -496,58 +544,22 @@ class FakeBinance:
         """The reply with the headers that tell how much of the limits is used."""
         call.status = reply.status
         with self._lock:
-            headers = [("X-MBX-USED-WEIGHT", str(self._used_weight)), ("X-MBX-USED-WEIGHT-1M", str(self._used_weight))]
-            if call.executed and reply.status == 200:
-                counts = self._rest.order_counts(call)
-                headers += [
-                    (f"X-MBX-ORDER-COUNT-{each['intervalNum']}{each['interval'][0]}", str(each["count"]))
-                    for each in counts
-                ]
+            headers = self._api_of(call).counts(call)
         return replace(reply, headers=(*headers, *reply.headers))
 
     # --- limits -------------------------------------------------------------------------------------------------
 
-    @property
-    def _used_weight(self) -> int:
-        minute, used = self._weight
-        return used if minute == self.now_ms() // 60_000 else 0
-
-    def _use_weight(self, weight: int) -> None:
+    def _use_weight(self, api: Api, weight: int) -> None:
         with self._lock:
-            self._weight = (self.now_ms() // 60_000, self._used_weight + weight)
+            api.use_weight(weight)
 
-    def _check_weight(self, weight: int) -> None:
+    def _start_ban(self, fault: Fault, call: Call) -> None:
         with self._lock:
-            if self._used_weight + weight > self.weight_limit:
-                raise error(-1003, self.weight_limit, "1 MINUTE", status=429)
-
-    def _check_order_limit(self, endpoint: str) -> None:
-        with self._lock:
-            limit = self._order_limit
-            if endpoint.startswith("POST") and self._rest.unfilled(limit) >= limit["limit"]:
-                raise error(-1015, limit["limit"], "10 SECOND", status=429)
-
-    def _retry_after(self, problem: ApiError) -> tuple[tuple[str, str], ...]:
-        if problem.status != 429:
-            return ()
-        interval_ms = 60_000 if problem.code == -1003 else 10_000
-        return (("Retry-After", str(math.ceil((interval_ms - self.now_ms() % interval_ms) / 1000))),)
-
-    def _start_ban(self, fault: Fault) -> None:
-        with self._lock:
-            self._ban = Ban(fault.status or 429, self.now_ms() + fault.retry_after * 1000)
+            self._api_of(call).ban = Ban(fault.status or 429, self.now_ms() + fault.retry_after * 1000)
 
     def _refuse_banned(self, call: Call) -> Reply | None:
-        """The refusal while a ban is on; the log marks such calls, a good client makes none."""
         with self._lock:
-            ban, now_ms = self._ban, self.now_ms()
-        if now_ms >= ban.until_ms:
-            return None
-        call.status, call.code, call.banned = ban.status, -1003, call.fault is None
-        values = (ban.until_ms,) if ban.status == 418 else (self.weight_limit, "1 MINUTE")
-        problem = error(-1003, *values)
-        retry_after = (("Retry-After", str(math.ceil((ban.until_ms - now_ms) / 1000))),)
-        return Reply(ban.status, error_body(-1003, problem.message), retry_after)
+            return self._api_of(call).refuse_banned(call)
 
     # --- the control API: for other processes, loopback only, no signature ---------------------------------------
 
@@ -573,13 +585,8 @@ class FakeBinance:
             setattr(self, name, value)
 
 
-def exact(value: Number) -> Decimal:
-    """0.1 is meant as 0.1, also when it comes as a float from JSON."""
-    return Decimal(str(value))
-
-
-def levels(pairs: Iterable[tuple[Number, Number]]) -> list[Level]:
-    return [(exact(price), exact(quantity)) for price, quantity in pairs]
+def on_futures(action: Callable[[FakeFutures, Row], Any], fake: FakeBinance, body: Row) -> Any:
+    return action(fake.futures, body)
 
 
 CONTROLS: Mapping[str, Callable[[FakeBinance, Row], Any]] = {
@@ -592,21 +599,24 @@ CONTROLS: Mapping[str, Callable[[FakeBinance, Row], Any]] = {
     "POST /control/filters": lambda fake, body: fake.set_filters(**body),
     "POST /control/fill": lambda fake, body: fake.fill(**body),
     "POST /control/fault": lambda fake, body: fake.inject(Fault(**body)),
+    "POST /control/overload": lambda fake, body: fake.overload(**body),
     "POST /control/release": lambda fake, body: fake.release(),
     "POST /control/clear": lambda fake, body: fake.clear_faults(),
     "POST /control/options": lambda fake, body: fake.set_options(**body),
+    **{endpoint: partial(on_futures, action) for endpoint, action in FUTURES_CONTROLS.items()},
 }
 
 
 def main() -> None:
     """Run the exchange until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="A fake Binance spot exchange on loopback.")
+    parser = argparse.ArgumentParser(description="A fake Binance on loopback.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--api-key", default=API_KEY)
     parser.add_argument("--api-secret", default=API_SECRET)
     arguments = parser.parse_args()
     with FakeBinance(arguments.api_key, arguments.api_secret, port=arguments.port) as fake:
-        print(f"url {fake.base_url}\napi url {fake.api_url}\nkey {fake.api_key}\nsecret {fake.api_secret}", flush=True)
+        print(f"url {fake.base_url}\napi url {fake.api_url}\nfapi url {fake.fapi_url}", flush=True)
+        print(f"key {fake.api_key}\nsecret {fake.api_secret}", flush=True)
         print(f"controls: {', '.join(sorted(CONTROLS))}\nfaults: {', '.join(KINDS)}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

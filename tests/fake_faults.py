@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from fake_matching import ERRORS
+from fake_matching import ERRORS, Row
 from fake_wire import Reply
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def error_body(code: int, message: str) -> bytes:
     return json.dumps({"code": code, "msg": message}, separators=(",", ":")).encode()
 
 
-def default_text(code: int) -> str:
+def default_text(code: int, table: Row = ERRORS) -> str:
     """The documented text of a code."""
-    messages: list[str] = ERRORS["codes"].get(str(code), {}).get("messages", [f"Error {code}."])
+    messages: list[str] = table["codes"].get(str(code), {}).get("messages", [f"Error {code}."])
     return messages[0]
 
 
@@ -124,13 +124,13 @@ def made_up_reply(fault: Fault) -> Reply:
     return other_symbol(None) if fault.kind != "drip" else Reply(502, error_body(-1000, default_text(-1000)))
 
 
-def reply_for(fault: Fault, real: Reply | None) -> Reply | None:
+def reply_for(fault: Fault, real: Reply | None, table: Row = ERRORS) -> Reply | None:
     """The reply that takes the place of the real one; None when this fault is not about the reply's content."""
     if fault.kind == "status":
-        return _status_reply(fault)
+        return _status_reply(fault, table)
     if fault.kind == "error":
         status = fault.status or STATUS_OF_CODE.get(fault.code, 400)
-        return Reply(status, error_body(fault.code, fault.message or default_text(fault.code)))
+        return Reply(status, error_body(fault.code, fault.message or default_text(fault.code, table)))
     if fault.kind == "garbage":
         text = HTML.format(title="Welcome") if fault.body is None else fault.body
         return Reply(200, text.encode(), content_type="text/html" if text.startswith("<") else "application/json")
@@ -142,9 +142,11 @@ def reply_for(fault: Fault, real: Reply | None) -> Reply | None:
     return None
 
 
-def _status_reply(fault: Fault) -> Reply:
+def _status_reply(fault: Fault, table: Row) -> Reply:
     if fault.html:
         title = TITLES.get(fault.status, str(fault.status))
         return Reply(fault.status, (fault.body or HTML.format(title=title)).encode(), content_type="text/html")
-    body = fault.body.encode() if fault.body is not None else error_body(fault.code or -1000, default_text(-1000))
+    body = (
+        fault.body.encode() if fault.body is not None else error_body(fault.code or -1000, default_text(-1000, table))
+    )
     return Reply(fault.status, body)

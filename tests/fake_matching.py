@@ -21,6 +21,7 @@ OPEN = ("NEW", "PARTIALLY_FILLED")
 ALGO_TYPES = ("STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT")
 BNB_DISCOUNT = Decimal("0.25")
 
+Number = Decimal | str | int | float
 Row = dict[str, Any]
 Level = tuple[Decimal, Decimal]  # price, quantity
 
@@ -41,12 +42,12 @@ class ApiError(Exception):
         self.code, self.message, self.status = code, message, status
 
 
-def error(code: int, *values: object, text: int | None = None, status: int = 400) -> ApiError:
+def error(code: int, *values: object, text: int | None = None, status: int = 400, table: Row = ERRORS) -> ApiError:
     """The refusal with this code; `values` fill the text's %s.
 
     Several texts may share a code: the one with as many %s as there are values, unless `text` picks one.
     """
-    texts: list[str] = ERRORS["codes"][str(code)]["messages"]
+    texts: list[str] = table["codes"][str(code)]["messages"]
     chosen = texts[text] if text is not None else next(each for each in texts if each.count("%s") == len(values))
     for value in values:
         chosen = chosen.replace("%s", str(value), 1)
@@ -266,12 +267,62 @@ def triggers(order: NewOrder, last: Decimal) -> bool:
     return last >= order.stop_price if waits_for_rise else last <= order.stop_price
 
 
+def exact(value: Number) -> Decimal:
+    """0.1 is meant as 0.1, also when it comes as a float from JSON."""
+    return Decimal(str(value))
+
+
+def levels(pairs: Iterable[tuple[Number, Number]]) -> list[Level]:
+    return [(exact(price), exact(quantity)) for price, quantity in pairs]
+
+
 def total(levels: Iterable[Level]) -> Decimal:
     return sum((quantity for _, quantity in levels), ZERO)
 
 
 def cost(levels: Iterable[Level]) -> Decimal:
     return sum((price * quantity for price, quantity in levels), ZERO)
+
+
+def quote(market: Market, price: Decimal, spread: Decimal) -> None:
+    """A deep book around this price, one that refills."""
+    tick = market.number("PRICE_FILTER", "tickSize") or UNIT
+    step = market.number("LOT_SIZE", "stepSize") or UNIT
+    gap = max(tick, (price / 10_000).quantize(tick, ROUND_DOWN) // tick * tick)
+    lot = max(step, Decimal(1_000_000) / price // step * step)
+    market.last = price
+    market.asks = [(price + spread + gap * depth, lot) for depth in range(10)]
+    market.bids = [(price - spread - gap * depth, lot) for depth in range(10) if price - spread - gap * depth > 0]
+    market.refills = True
+
+
+def use_up(market: Market, is_buy: bool, quantity: Decimal) -> None:
+    """Take this much off the book, unless it refills."""
+    if market.refills or not quantity:
+        return
+    left: list[Level] = []
+    for price, available in market.opposite(is_buy):
+        used = min(available, quantity)
+        quantity -= used
+        if used:
+            market.last = price
+        if available > used:
+            left.append((price, available - used))
+    market.updates += 1
+    if is_buy:
+        market.asks = left
+    else:
+        market.bids = left
+
+
+def change_filters(market: Market, filters: Mapping[str, Mapping[str, object]]) -> None:
+    """Change numbers of a symbol's filters, or add a filter."""
+    rows = market.row["filters"]
+    for name, values in filters.items():
+        row = next((each for each in rows if each["filterType"] == name), None)
+        if row is None:
+            rows.append(row := {"filterType": name})
+        row.update(values)
 
 
 class Engine:
@@ -306,14 +357,8 @@ class Engine:
         With a spread of zero one buys and sells at exactly this price, which keeps the sums in tests simple.
         """
         market = self.market(symbol)
-        tick = market.number("PRICE_FILTER", "tickSize") or UNIT
-        step = market.number("LOT_SIZE", "stepSize") or UNIT
-        gap = max(tick, (price / 10_000).quantize(tick, ROUND_DOWN) // tick * tick)
-        lot = max(step, Decimal(1_000_000) / price // step * step)
-        market.last = market.average = price
-        market.asks = [(price + spread + gap * depth, lot) for depth in range(10)]
-        market.bids = [(price - spread - gap * depth, lot) for depth in range(10) if price - spread - gap * depth > 0]
-        market.refills = True
+        market.average = price
+        quote(market, price, spread)
         self._book_changed(market, now_ms)
 
     def set_book(self, symbol: str, bids: list[Level], asks: list[Level], now_ms: int) -> None:
@@ -486,7 +531,7 @@ class Engine:
     ) -> Order:
         for price, quantity in fills:
             order = self._trade(order, price, quantity, now_ms, is_maker=False)
-        self._use_up(market, order.is_buy, total(fills))
+        use_up(market, order.is_buy, total(fills))
         return self._rest_or_expire(order, book_ran_out, now_ms)
 
     def _trigger(self, order: Order, market: Market, now_ms: int) -> None:
@@ -580,24 +625,7 @@ class Engine:
         if quantity:
             # The one who waited gets his own price, however far the market has moved.
             self._trade(order, order.price, quantity, now_ms, is_maker=True)
-            self._use_up(market, order.is_buy, quantity)
-
-    def _use_up(self, market: Market, is_buy: bool, quantity: Decimal) -> None:
-        if market.refills or not quantity:
-            return
-        left: list[Level] = []
-        for price, available in market.opposite(is_buy):
-            used = min(available, quantity)
-            quantity -= used
-            if used:
-                market.last = price
-            if available > used:
-                left.append((price, available - used))
-        market.updates += 1
-        if is_buy:
-            market.asks = left
-        else:
-            market.bids = left
+            use_up(market, order.is_buy, quantity)
 
     def _locked_by(self, order: Order) -> tuple[str, Decimal]:
         row = self.markets[order.symbol].row

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
@@ -34,7 +34,10 @@ from fake_matching import (
 )
 from fake_wire import RawRequest
 
-PARAMETERS: Mapping[str, Mapping[str, list[str]]] = load("binance_request_params.json")["endpoints"]
+PARAMETERS: Mapping[str, Mapping[str, list[str]]] = {
+    **load("binance_request_params.json")["endpoints"],
+    **load("binance_futures_params.json")["endpoints"],
+}
 DECIMAL = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 CLIENT_ID = r"^[a-zA-Z0-9-_]{1,36}$"
 INTEGER = r"^[0-9]{1,20}$"
@@ -92,7 +95,7 @@ class Call:
 
     @property
     def client_id(self) -> str | None:
-        return self.params.get("newClientOrderId")
+        return self.params.get("newClientOrderId", self.params.get("clientAlgoId"))
 
     @property
     def executed(self) -> bool:
@@ -133,7 +136,7 @@ def check_known(endpoint: str, params: Mapping[str, str]) -> None:
         raise error(-1104, len(params) - len(unread), len(params))
 
 
-def check_values(endpoint: str, params: Mapping[str, str]) -> None:
+def check_values(endpoint: str, params: Mapping[str, str], legal_values: Mapping[str, str] = LEGAL) -> None:
     """Mandatory ones are there, none is empty, all are of legal characters."""
     required = PARAMETERS[endpoint]["required"]
     for name in required:
@@ -142,7 +145,7 @@ def check_values(endpoint: str, params: Mapping[str, str]) -> None:
     for name, value in params.items():
         if not value:
             raise error(-1105, name)
-        legal = LEGAL.get(name)
+        legal = legal_values.get(name)
         if legal and not re.match(IN_PYTHON.get(legal, legal), value):
             raise error(-1100, name, legal)
         if legal == INTEGER and int(value) >= 2**63:
@@ -407,14 +410,18 @@ def traded(trade: Trade) -> Row:
 # --- endpoints --------------------------------------------------------------------------------------------------
 
 
+Endpoints = TypeVar("Endpoints")
+
+
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(Generic[Endpoints]):
     """How one endpoint is served: by what, signed or open to all, at what weight."""
 
-    answer: Callable[[Rest, Call], Any]
+    answer: Callable[[Endpoints, Call], Any]
     weight: Callable[[Mapping[str, str]], int]
     signed: bool = True
-    places: bool = False  # an order or a cancel: it takes the engine's time and weighs nothing when it succeeds
+    places: bool = False  # an order or a cancel: it takes the engine's time ...
+    free: bool = True  # ... and weighs nothing when it succeeds
 
 
 @dataclass(slots=True)
@@ -621,6 +628,10 @@ class Rest:
         return [traded(trade) for trade in (trades[: limit(call)] if from_id else newest_or_oldest(call, trades))]
 
     def order_counts(self, call: Call) -> list[Row]:
+        return self.order_usage()
+
+    def order_usage(self) -> list[Row]:
+        """The limits on orders, each with what is used of it."""
         return [
             {**each, "count": self.unfilled(each)} for each in self.rate_limits if each["rateLimitType"] == "ORDERS"
         ]
@@ -739,7 +750,7 @@ def depth_weight(params: Mapping[str, str]) -> int:
     return next((weight for most, weight in ((100, 5), (500, 25), (1000, 50)) if wanted <= most), 250)
 
 
-ROUTES: Mapping[str, Route] = {
+ROUTES: Mapping[str, Route[Rest]] = {
     "GET /api/v3/ping": Route(Rest.ping, flat(1), signed=False),
     "GET /api/v3/time": Route(Rest.time, flat(1), signed=False),
     "GET /api/v3/exchangeInfo": Route(Rest.exchange_info, flat(20), signed=False),
