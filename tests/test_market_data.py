@@ -102,3 +102,18 @@ def test_a_decision_has_its_row_while_the_exchange_takes_its_time(ready: Daemon,
         assert time.monotonic() - sent < 1.5
         assert not reply.done()
         assert reply.result().status == 202
+
+
+def test_an_order_finds_an_open_connection_while_the_balance_is_being_asked_for(
+    daemon_with: MakeDaemon, exchange: FakeBinance
+) -> None:
+    exchange.fail_next("delay", where=ACCOUNT, seconds=0.2, times=10)
+    daemon = daemon_with(**binance(exchange, allowed_symbols="BTCUSDT")).start()
+    open_before = {call.connection for call in exchange.requests}
+    exchange.clear_faults()
+    asked = len(exchange.calls(ACCOUNT))
+    exchange.fail_next("stall", where=ACCOUNT, times=10)
+    eventually(lambda: len(exchange.calls(ACCOUNT)) > asked, 5, lambda: "the balance is not asked for")
+    assert daemon.post(symbol="BTCUSDT", action="buy")["status"] == "FILLED"
+    (order,) = exchange.calls("POST /api/v3/order")
+    assert order.connection in open_before
