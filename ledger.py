@@ -48,13 +48,8 @@ class _Turn(Generic[T]):
     def fail(self, error: Exception) -> None:
         self._error, self.done = error, True
 
-    def answer_or_error(self) -> T | Exception:
+    def answer(self) -> T | Exception:
         return self._error or self._answer  # type: ignore[return-value]  # a T, once the step has run
-
-    def answer(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._answer  # type: ignore[return-value]
 
 
 class Ledger:
@@ -75,22 +70,20 @@ class Ledger:
 
         Raises JournalError when it cannot be written, and whatever the step raises; then nothing happened.
         """
-        turn = _Turn(step, key)
-        self._serve_until_done([turn])
-        return turn.answer()
+        (answer,) = self.run_all([(step, key)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def run_all(self, steps: Sequence[tuple[Step[T], str]]) -> list[T | Exception]:
         """As `run`, for several steps with their keys, in one go; what one raises is its answer."""
         turns = [_Turn(step, key) for step, key in steps]
-        self._serve_until_done(turns)
-        return [turn.answer_or_error() for turn in turns]
-
-    def _serve_until_done(self, turns: Sequence[_Turn[Any]]) -> None:
         self._waiting.extend(turns)
         with self._lock:
             # Whoever had the lock may have seen to these turns with his own.
             while not all(turn.done for turn in turns):
                 self._serve(self._those_that_wait())
+        return [turn.answer() for turn in turns]
 
     def probe(self) -> None:
         """Raises JournalError while the journal cannot be written."""
