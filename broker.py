@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from models import ZERO, Execution, Order, SymbolRules
+from models import ZERO, Account, Execution, HeldThere, Order, RestsThere, SymbolRules, TradedThere
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,10 @@ class Broker(Protocol):
         """As alerts name it: PAPER, BINANCE, BINANCE_REAL."""
 
     @property
+    def account(self) -> Account:
+        """The broker's name and the market of this wallet."""
+
+    @property
     def is_local(self) -> bool:
         """Answers from memory at once, so that nothing about it needs to be kept fresh."""
 
@@ -106,6 +111,12 @@ class Broker(Protocol):
 
     def place(self, order: Order) -> Outcome:
         """Hand the order over, once."""
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        """Hand over the protection of one position, once: an outcome for each. What belongs together ends together."""
+
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """Do now what the first entry on the symbol would have to wait for (leverage, margin); raises BrokerError."""
 
     def look_up(self, order: Order) -> LookUp:
         """Ask for the order by its client order id."""
@@ -124,3 +135,15 @@ class Broker(Protocol):
 
     def balances(self) -> Mapping[str, Balance]:
         """Every asset with something in it; raises BrokerError."""
+
+    def positions(self) -> Sequence[HeldThere]:
+        """Open futures positions, also those that this program knows nothing of; raises BrokerError."""
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        """What was executed on the symbol, by whoever, oldest first; raises BrokerError."""
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        """Everything that waits, by whoever; raises BrokerError."""
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        """Cancel an order that the books do not know as live; that it is gone already is fine. Raises BrokerError."""

@@ -42,6 +42,11 @@ class Limits:
     allowed_strategies: tuple[str, ...]
     direction: str
     capital_allocation_percent: Decimal | None
+    leverage: int
+    max_leverage: int
+    stop_loss_percent: Decimal | None
+    take_profit_percent: Decimal | None
+    trailing_stop_percent: Decimal | None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import NamedTuple
 
 ZERO = Decimal(0)
 
@@ -37,11 +38,42 @@ class Market(StrEnum):
 
 
 class OrderType(StrEnum):
+    """STOP, TAKE_PROFIT and TRAILING_STOP wait for a price, and are market orders once it is there."""
+
     MARKET = "MARKET"
     LIMIT = "LIMIT"
     STOP = "STOP"
     STOP_LIMIT = "STOP_LIMIT"
+    TAKE_PROFIT = "TAKE_PROFIT"
     TRAILING_STOP = "TRAILING_STOP"
+
+
+PROTECTIVE = frozenset({OrderType.STOP, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP})
+
+
+class Account(NamedTuple):
+    """One wallet at one broker: what an order is paid from."""
+
+    broker: str
+    market: Market
+
+    def __str__(self) -> str:
+        return f"{self.broker} futures" if self.market is Market.FUTURES else self.broker
+
+
+class Instrument(NamedTuple):
+    """What is traded, and where: the same letters name another thing on spot and on futures."""
+
+    broker: str
+    market: Market
+    symbol: str
+
+    @property
+    def account(self) -> Account:
+        return Account(self.broker, self.market)
+
+    def __str__(self) -> str:
+        return f"{self.symbol}.P" if self.market is Market.FUTURES else self.symbol
 
 
 class Decision(StrEnum):
@@ -169,6 +201,28 @@ class SymbolRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Protection:
+    """Where a position is to be closed: prices, and for a trailing stop the distance in percent of the best price."""
+
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+    trailing_percent: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionWish:
+    """Protection as it is asked for: of the two, as a price, in percent of the entry price or as a distance from it."""
+
+    stop_loss: Decimal | None = None
+    stop_loss_percent: Decimal | None = None
+    stop_loss_offset: Decimal | None = None
+    take_profit: Decimal | None = None
+    take_profit_percent: Decimal | None = None
+    take_profit_offset: Decimal | None = None
+    trailing_percent: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fee:
     asset: str
     amount: Decimal
@@ -202,9 +256,16 @@ class Order:
     status: OrderStatus = OrderStatus.SENT
     reserved_quote: Decimal = ZERO
     reserved_base: Decimal = ZERO
-    reduce_only: bool = False  # sells at most what this program holds
-    exits_all: bool = False  # sells everything held: resting orders of the symbol are cancelled first
+    reduce_only: bool = False  # closes at most what this program holds
+    exits_all: bool = False  # closes everything held: resting orders of the symbol are cancelled first
     percent_of_position: Decimal | None = None  # of an exit that waits
+    # "" is the order that the alert asked for; a reversal has an "exit" before it. Others stand beside it: stop_loss,
+    # take_profit, trailing_stop (protection), by_hand (what the owner did at the exchange, taken over).
+    leg: str = ""
+    leverage: Decimal = Decimal(1)
+    protection: ProtectionWish | None = None  # of an entry: what its position is to have
+    stop_price: Decimal | None = None  # of protection: the price that triggers it
+    trailing_percent: Decimal | None = None
     attempt: int = 1
     sent_at: datetime | None = None
     settled_at: datetime | None = None
@@ -215,6 +276,23 @@ class Order:
     realized_pnl: Decimal | None = None  # in quote currency, of exits, after fees
     never_left: bool = False  # certainly not sent: the alert's key is given back
     note: str = ""
+
+    @property
+    def account(self) -> Account:
+        return Account(self.broker, self.market)
+
+    @property
+    def instrument(self) -> Instrument:
+        return Instrument(self.broker, self.market, self.symbol)
+
+    @property
+    def position_side(self) -> str:
+        """LONG or SHORT: the position that it opens or closes."""
+        return "LONG" if (self.side is Side.BUY) is self.is_entry else "SHORT"
+
+    @property
+    def is_protection(self) -> bool:
+        return self.type in PROTECTIVE and not self.is_entry
 
     @property
     def average_price(self) -> Decimal | None:
@@ -238,6 +316,39 @@ class Execution:
     executed_quote: Decimal = ZERO
     fees: tuple[Fee, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldThere:
+    """An open futures position as the exchange shows it. `quantity` is positive; `side` is LONG or SHORT."""
+
+    symbol: str
+    side: str
+    quantity: Decimal
+    entry_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TradedThere:
+    """What one order at the exchange executed since a moment, whoever sent it."""
+
+    symbol: str
+    exchange_order_id: str
+    side: Side
+    position_side: str  # LONG or SHORT in hedge mode, else ""
+    quantity: Decimal
+    quote: Decimal
+    fees: tuple[Fee, ...]
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RestsThere:
+    """An order that waits at the exchange, whoever sent it."""
+
+    symbol: str
+    client_order_id: str
+    is_conditional: bool  # waits for a price outside of the book (futures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ LIMITS = Limits(
     min_confidence=D(50), default_confidence=D(100), min_balance_usdt=D(10), max_risk_per_trade=D(1000),
     trade_amount_usdt=D(100), max_open_trades=3, max_trades_per_day=5, cooldown_seconds=ZERO, max_daily_loss_usdt=None,
     max_signal_age_seconds=D(60), dedupe_seconds=D(60), allowed_symbols=(), allowed_strategies=(), direction="both",
-    capital_allocation_percent=None,
+    capital_allocation_percent=None, leverage=1, max_leverage=10, stop_loss_percent=None, take_profit_percent=None,
+    trailing_stop_percent=None,
 )  # fmt: skip
 
 

@@ -53,7 +53,8 @@ LIMITS = Limits(
     allowed_symbols=(),
     allowed_strategies=(),
     direction="both",
-    capital_allocation_percent=None,
+    capital_allocation_percent=None, leverage=1, max_leverage=10, stop_loss_percent=None, take_profit_percent=None,
+    trailing_stop_percent=None,
 )
 VIEW = View(rules=RULES, price=D(100), free_quote=D(1000), free_base=ZERO, balance_asked_at=NOW)
 PARTS: dict[str, type[Any]] = {"signal": Signal, "view": View, "books": Books, "limits": Limits, "rules": SymbolRules}
