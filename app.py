@@ -28,7 +28,7 @@ from data_folder import FolderError
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import SIGNALS, TRADES, JournalError
 from log_setup import set_up_logging
-from models import ZERO
+from models import ZERO, Account, Signal
 from risk import Alert
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 from trader import Trader
@@ -171,12 +171,17 @@ class Door:
         answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))
         return _json(*replies.webhook_reply(answer))
 
-    def _alert(self, signal: Any, key: str, received_at: datetime) -> Alert:
-        broker = signal.broker or self._default_broker
-        problem = ""
-        if broker not in self.gate.brokers:
-            problem = f"Broker not configured: {broker}; configured: {', '.join(self.gate.brokers)}"
-        return Alert(signal, key, broker, received_at, broker_problem=problem)
+    def _alert(self, signal: Signal, key: str, received_at: datetime) -> Alert:
+        broker, on = signal.broker or self._default_broker, self.gate.brokers
+        account = self.gate.account_for(broker, signal.market)
+        no_broker = no_market = ""
+        if account not in on:
+            names = dict.fromkeys(known.broker for known in on)
+            if broker in names:
+                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see BINANCE_MARKET"
+            else:
+                no_broker = f"Broker not configured: {broker}; configured: {', '.join(names)}"
+        return Alert(signal, key, account, received_at, broker_problem=no_broker, market_problem=no_market)
 
     async def _invalid(self, key: str, exc: AlertError, received_at: datetime) -> Response:
         try:
@@ -248,10 +253,10 @@ class Door:
         return {
             "limits": self.gate.engine.limits,
             "brokers": {
-                name: {"mode": self.gate.settings.mode_of(name)} | state
-                for name, state in self.trader.market.state().items()
+                self.gate.label(account): {"mode": self.gate.settings.mode_of(account.broker)} | state
+                for account, state in self.trader.market.state().items()
             },
-            "balances": {name: _balances(self.trader, name) for name in self.gate.brokers},
+            "balances": {self.gate.label(account): _balances(self.trader, account) for account in self.gate.brokers},
             "positions": self._positions(None),
             "unresolved_orders": [replies.order_view(order) for order in unresolved],
             "resting_orders": [replies.order_view(order) for order in books.orders.values() if order not in unresolved],
@@ -260,6 +265,7 @@ class Door:
             "journal_problem": self.trader.journal_problem,
             "halted": self.gate.engine.halted,
             "drift": self.trader.drift,
+            "notices": [{"at": at, "text": text} for at, text in self.trader.notices],
             "latencies_ms": _latencies(self.trader.latencies_ms),
             "warnings": self.gate.settings.warnings,
         }
@@ -282,17 +288,17 @@ class Door:
 
     def _positions(self, symbol: str | None) -> list[dict[str, Any]]:
         open_ones = (p for p in self.gate.engine.books.positions.values() if p.is_open and symbol in (None, p.symbol))
-        return [replies.position_view(p, self.trader.market.price(p.broker, p.symbol)) for p in open_ones]
+        return [replies.position_view(p, self.trader.market.price(p.instrument)) for p in open_ones]
 
     async def account_summary(self, request: Request) -> Response:
         await self._owner_only(request)
         books = self.gate.engine.books.as_of(self.gate.clock())
         accounts = []
-        for name in self.gate.brokers:
-            dated = self.trader.market.balances(name)
-            held = [p for p in self._positions(None) if p["broker"] == name]
-            mode = self.gate.settings.mode_of(name)
-            accounts.append(replies.account_view(name, mode, dated.value if dated else None, held))
+        for account in self.gate.brokers:
+            dated = self.trader.market.balances(account)
+            held = [p for p in self._positions(None) if (p["broker"], p["market"]) == account]
+            mode, label = self.gate.settings.mode_of(account.broker), self.gate.label(account)
+            accounts.append(replies.account_view(label, mode, dated.value if dated else None, held))
         realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
         return _json(200, {"accounts": accounts, "realized_pnl": realized, "realized_pnl_today": books.realized_today})
 
@@ -342,8 +348,8 @@ class Door:
         raise BadRequest(401, "unauthorised: send the webhook secret")
 
 
-def _balances(trader: Trader, broker: str) -> dict[str, Any] | None:
-    dated = trader.market.balances(broker)
+def _balances(trader: Trader, account: Account) -> dict[str, Any] | None:
+    dated = trader.market.balances(account)
     return replies.balances_view(dated.value if dated else None)
 
 

@@ -17,11 +17,15 @@ from models import (
     RESTING,
     UNSETTLED,
     ZERO,
+    Account,
     DecisionRecord,
     Execution,
     Fee,
+    Instrument,
     Order,
     OrderStatus,
+    Protection,
+    ProtectionWish,
     Side,
 )
 from portfolio import Position, Trade, after_trade
@@ -30,12 +34,13 @@ from portfolio import Position, Trade, after_trade
 RECENT = timedelta(seconds=30)
 
 
+WORDS = {1: "long", -1: "short", 0: "flat"}
 NEVER_EXISTED = frozenset({OrderStatus.NOT_PLACED, OrderStatus.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """An alert was judged; when accepted, its order's intent is part of the same record."""
+    """An alert was judged; when accepted, the intent of its order (of a reversal: both) is part of the same record."""
 
     record: DecisionRecord
 
@@ -62,8 +67,17 @@ class Switched:
 
 Event = Decided | OrderChanged | Switched
 
-PositionKey = tuple[str, str]  # broker, symbol
-CooldownKey = tuple[str, str, Side]  # broker, symbol, action of the entry
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """When an alert came, its strategy had been `said` (long, short, flat) and `held` was something else."""
+
+    held: str
+    said: str
+    at: datetime
+
+
+CooldownKey = tuple[Instrument, Side]  # the action of the entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +86,10 @@ class Books:
 
     orders: Mapping[str, Order] = field(default_factory=dict)
     recent: tuple[Order, ...] = ()
-    positions: Mapping[PositionKey, Position] = field(default_factory=dict)
-    flows: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)  # (broker, asset) -> net change by fills
+    positions: Mapping[Instrument, Position] = field(default_factory=dict)
+    flows: Mapping[tuple[Account, str], Decimal] = field(default_factory=dict)  # of an asset: net change by fills
     last_accepted: Mapping[CooldownKey, datetime] = field(default_factory=dict)
+    missed: Mapping[Instrument, Missed] = field(default_factory=dict)  # by the last alert that was followed
     day: date = date.min
     entries_today: int = 0
     realized_today: Decimal = ZERO
@@ -87,8 +102,13 @@ class Books:
             return self
         return replace(self, day=today, entries_today=0, realized_today=ZERO)
 
-    def position(self, broker: str, symbol: str) -> Position | None:
-        return self.positions.get((broker, symbol))
+    def position(self, instrument: Instrument) -> Position | None:
+        return self.positions.get(instrument)
+
+    def held(self, instrument: Instrument) -> Decimal:
+        """Base units, negative for a short; dust is nothing."""
+        position = self.positions.get(instrument)
+        return position.signed if position and position.is_open else ZERO
 
     @property
     def open_trades(self) -> int:
@@ -97,58 +117,78 @@ class Books:
         return held + sum(1 for order in self.orders.values() if order.is_entry and not self._is_held(order))
 
     def _is_held(self, order: Order) -> bool:
-        position = self.position(order.broker, order.symbol)
+        position = self.position(order.instrument)
         return bool(order.executed_quantity and position and position.is_open)
 
-    def last_entry_at(self, broker: str, symbol: str) -> datetime | None:
-        """When the last entry was accepted, for the cooldown."""
-        return self.last_accepted.get((broker, symbol, Side.BUY))
+    def last_entry_at(self, instrument: Instrument, side: Side) -> datetime | None:
+        """When the last entry on that side was accepted, for the cooldown."""
+        return self.last_accepted.get((instrument, side))
 
-    def unresolved(self, broker: str, symbol: str) -> tuple[Order, ...]:
-        """Orders of the symbol of which nobody knows yet what they will have done: an exit that waits, too.
+    def unresolved(self, instrument: Instrument) -> tuple[Order, ...]:
+        """Orders of which nobody knows yet what they will have done: an exit that waits, too.
 
-        It sells what is held when its turn comes; an entry that slipped in before would be sold with the rest.
+        It closes what is held when its turn comes; an entry that slipped in before would be closed with the rest.
         """
         doubtful = (OrderStatus.UNKNOWN, OrderStatus.INTENT)
-        return tuple(o for o in self.on_symbol(broker, symbol) if o.status in doubtful)
+        return tuple(o for o in self.on(instrument) if o.status in doubtful)
 
-    def unsettled(self, broker: str, symbol: str) -> tuple[Order, ...]:
-        """Orders of the symbol that have no outcome yet: waiting, under way or unresolved."""
-        return tuple(o for o in self.on_symbol(broker, symbol) if o.status in UNSETTLED)
+    def heading(self, instrument: Instrument) -> int:
+        """1 long, -1 short, 0 flat: what will be held when everything of ours has ended, as far as can be told."""
+        held = self.held(instrument)
+        sign = (held > 0) - (held < 0)
+        for order in sorted(self.on(instrument), key=lambda o: (o.created_at, o.is_entry)):
+            if order.is_entry:
+                sign = 1 if order.side is Side.BUY else -1
+            elif order.exits_all:
+                sign = 0
+        return sign
 
-    def resting(self, broker: str, symbol: str) -> tuple[Order, ...]:
-        return tuple(o for o in self.on_symbol(broker, symbol) if o.status in RESTING)
+    def unsettled(self, instrument: Instrument) -> tuple[Order, ...]:
+        """Orders that have no outcome yet: waiting, under way or unresolved."""
+        return tuple(o for o in self.on(instrument) if o.status in UNSETTLED)
 
-    def on_symbol(self, broker: str, symbol: str) -> tuple[Order, ...]:
-        return tuple(o for o in self.orders.values() if o.broker == broker and o.symbol == symbol)
+    def resting(self, instrument: Instrument) -> tuple[Order, ...]:
+        return tuple(o for o in self.on(instrument) if o.status in RESTING)
 
-    def sellable(self, broker: str, symbol: str) -> Decimal:
-        """Base units held that no order is selling already."""
-        position = self.position(broker, symbol)
-        held = position.quantity if position else ZERO
-        return max(ZERO, held - self.base_being_sold(broker, symbol))
+    def protecting(self, instrument: Instrument) -> tuple[Order, ...]:
+        """Stop-losses and the like that have not ended."""
+        return tuple(o for o in self.on(instrument) if o.is_protection)
 
-    def base_being_sold(self, broker: str, symbol: str) -> Decimal:
-        selling = (o for o in self.on_symbol(broker, symbol) if o.side is Side.SELL)
-        return sum((max(ZERO, o.reserved_base - o.executed_quantity) for o in selling), ZERO)
+    def on(self, instrument: Instrument) -> tuple[Order, ...]:
+        return tuple(o for o in self.orders.values() if o.symbol == instrument.symbol and o.instrument == instrument)
 
-    def base_set_aside(self, broker: str, asset: str, balance_asked_at: datetime) -> Decimal:
+    def closable(self, instrument: Instrument, side: Side) -> Decimal:
+        """Base units that an order on that side can close, and that no other is closing already.
+
+        Protection does not count: it is taken away before anything else closes.
+        """
+        position = self.position(instrument)
+        if position is None or position.is_short is not (side is Side.BUY):
+            return ZERO
+        held = position.quantity
+        return max(ZERO, held - self.base_being_closed(instrument))
+
+    def base_being_closed(self, instrument: Instrument) -> Decimal:
+        closing = (o for o in self.on(instrument) if not o.is_entry and not o.is_protection)
+        return sum((max(ZERO, o.reserved_base - o.executed_quantity) for o in closing), ZERO)
+
+    def base_set_aside(self, account: Account, asset: str, balance_asked_at: datetime) -> Decimal:
         """As `quote_set_aside`, of what sells: a resting sell that the balance has seen is locked there already."""
         sells = (
             o
             for o in self._unseen_by(balance_asked_at)
-            if o.broker == broker and o.side is Side.SELL and o.rules.base_asset == asset
+            if o.account == account and o.side is Side.SELL and o.rules.base_asset == asset
         )
         return sum((o.executed_quantity if o.has_ended else o.reserved_base for o in sells), ZERO)
 
-    def quote_set_aside(self, broker: str, asset: str, balance_asked_at: datetime) -> Decimal:
+    def quote_set_aside(self, account: Account, asset: str, balance_asked_at: datetime) -> Decimal:
         """Quote currency that a balance asked for at that moment may still show as free although it is spoken for."""
-        buys = (
+        entries = (
             o
             for o in self._unseen_by(balance_asked_at)
-            if o.broker == broker and o.side is Side.BUY and o.rules.quote_asset == asset
+            if o.is_entry and o.account == account and o.rules.quote_asset == asset
         )
-        return sum((o.executed_quote if o.has_ended else o.reserved_quote for o in buys), ZERO)
+        return sum((o.executed_quote / o.leverage if o.has_ended else o.reserved_quote for o in entries), ZERO)
 
     def _unseen_by(self, balance_asked_at: datetime) -> Iterator[Order]:
         """Orders that a balance asked for at that moment need not show yet."""
@@ -192,26 +232,36 @@ def advanced(books: Books, order: Order, execution: Execution, at: datetime) -> 
 
 
 def _with_decision(books: Books, record: DecisionRecord) -> Books:
-    order = record.order
-    if order is None:
-        return books
-    return replace(
-        books,
-        orders={**books.orders, order.client_order_id: order},
-        last_accepted=_with_cooldown(books, order),
-        # Whatever the clock says: after a step back to yesterday, an entry still counts against a limit.
-        entries_today=books.entries_today + order.is_entry,
-    )
+    if record.order is not None:
+        books = replace(books, missed=_with_missed(books, record, record.order.instrument))
+    for order in (record.exit_first, record.order):
+        if order is not None:
+            books = replace(
+                books,
+                orders={**books.orders, order.client_order_id: order},
+                last_accepted=_with_cooldown(books, order),
+                # Whatever the clock says: after a step back to yesterday, an entry still counts against a limit.
+                entries_today=books.entries_today + order.is_entry,
+            )
+    return books
+
+
+def _with_missed(books: Books, record: DecisionRecord, instrument: Instrument) -> Mapping[Instrument, Missed]:
+    held = WORDS[books.heading(instrument)]
+    said = record.signal.prev_market_position if record.signal else None
+    if said is not None and said != held:
+        return {**books.missed, instrument: Missed(held, said, record.decided_at)}
+    return {i: missed for i, missed in books.missed.items() if i != instrument} if books.missed else books.missed
 
 
 def _with_cooldown(books: Books, order: Order) -> Mapping[CooldownKey, datetime]:
     """Entries start a cooldown; one that was proven never to exist gives it back, so that a resend is a new try."""
-    key = (order.broker, order.symbol, order.side)
+    key = (order.instrument, order.side)
     if order.status in NEVER_EXISTED:
         others = books.last_accepted.items()
         return {k: at for k, at in others if k != key or at != order.created_at}
     # Only when it is decided: that it became unknown later must not put an older time over a newer entry's.
-    if order.is_entry and order.status is OrderStatus.SENT:
+    if order.is_entry and order.status in (OrderStatus.SENT, OrderStatus.INTENT):
         return {**books.last_accepted, key: order.created_at}
     return books.last_accepted
 
@@ -230,7 +280,7 @@ def _with_order(books: Books, order: Order, at: datetime) -> Books:
         books,
         orders=orders,
         recent=recent,
-        positions={**books.positions, (order.broker, order.symbol): position} if position else books.positions,
+        positions={**books.positions, order.instrument: position} if position else books.positions,
         flows=_with_flows(books, before, order),
         last_accepted=_with_cooldown(books, order),
         entries_today=books.entries_today + _counts_today(books, order) - counted_before,
@@ -255,8 +305,40 @@ def _executed(books: Books, before: Order | None, order: Order) -> tuple[Positio
     trade = _new_part(before, order)
     if trade is None:
         return None, None
-    position = books.position(order.broker, order.symbol) or Position(order.broker, order.symbol, order.rules)
-    return after_trade(position.under(order.rules), trade)
+    position = books.position(order.instrument) or Position(
+        order.broker, order.symbol, order.rules, market=order.market
+    )
+    after, realized = after_trade(position.under(order.rules), trade)
+    return _with_protection(after, order), realized
+
+
+def _with_protection(position: Position, order: Order) -> Position:
+    """The last entry that asked for protection tells where the whole position is to be closed."""
+    if not position.is_open:
+        return replace(position, protection=None) if position.protection else position
+    if not order.is_entry:
+        return position
+    position = replace(position, leverage=order.leverage)
+    if order.protection is None or order.average_price is None:
+        return position
+    wanted = levels(order.protection, order.average_price, order.side)
+    return replace(position, protection=replace(wanted, signal_id=order.signal_id, strategy=order.strategy))
+
+
+def levels(wish: ProtectionWish, entry_price: Decimal, entry_side: Side) -> Protection:
+    """Prices, from what was asked for and the price that the entry really got."""
+    up = 1 if entry_side is Side.BUY else -1
+
+    def at(price: Decimal | None, percent: Decimal | None, offset: Decimal | None, way: int) -> Decimal | None:
+        if price is None and percent is not None:
+            offset = entry_price * percent / 100
+        return entry_price + way * offset if price is None and offset is not None else price
+
+    return Protection(
+        stop_loss=at(wish.stop_loss, wish.stop_loss_percent, wish.stop_loss_offset, -up),
+        take_profit=at(wish.take_profit, wish.take_profit_percent, wish.take_profit_offset, up),
+        trailing_percent=wish.trailing_percent,
+    )
 
 
 def _new_part(before: Order | None, order: Order) -> Trade | None:
@@ -266,7 +348,7 @@ def _new_part(before: Order | None, order: Order) -> Trade | None:
     if not quantity and not fees:
         return None
     quote = order.executed_quote - (before.executed_quote if before else ZERO)
-    return Trade(order.side, quantity, quote, fees, opens_lot=not done_before)
+    return Trade(order.side, quantity, quote, fees, opens_lot=not done_before, may_open=order.is_entry)
 
 
 def _new_fees(before: Order | None, order: Order) -> tuple[Fee, ...]:
@@ -277,7 +359,7 @@ def _new_fees(before: Order | None, order: Order) -> tuple[Fee, ...]:
     return tuple(fee for fee in new if fee.amount)
 
 
-def _with_flows(books: Books, before: Order | None, order: Order) -> Mapping[tuple[str, str], Decimal]:
+def _with_flows(books: Books, before: Order | None, order: Order) -> Mapping[tuple[Account, str], Decimal]:
     trade = _new_part(before, order)
     if trade is None:
         return books.flows
@@ -286,6 +368,6 @@ def _with_flows(books: Books, before: Order | None, order: Order) -> Mapping[tup
     changes += [(fee.asset, -fee.amount) for fee in trade.fees]
     flows = dict(books.flows)
     for asset, change in changes:
-        key = (order.broker, asset)
+        key = (order.account, asset)
         flows[key] = flows.get(key, ZERO) + change
     return flows

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from broker import Broker, Done, Outcome, Refused, Unknown
 from csv_logger import CsvFile
-from models import DecisionRecord, Execution, Order, OrderStatus
+from models import Account, DecisionRecord, Execution, Order, OrderStatus
 from risk import Alert, Request, RiskEngine
 from sizing import View
 
@@ -56,8 +56,8 @@ class Case:
 
     @property
     def order(self) -> Order | None:
-        """The order that may leave at once."""
-        order = self.record.order if self.record else None
+        """The order that may leave at once: of a reversal, its first half."""
+        order = (self.record.exit_first or self.record.order) if self.record else None
         return order if order is not None and order.status is OrderStatus.SENT else None
 
 
@@ -67,7 +67,7 @@ class Desk:
     def __init__(
         self,
         engine: RiskEngine,
-        brokers: Mapping[str, Broker],
+        brokers: Mapping[Account, Broker],
         signals_csv: CsvFile,
         trades_csv: CsvFile,
         clock: Clock,
@@ -97,11 +97,19 @@ class Desk:
         if not claim.take():
             return Refused("given up before it was sent", never_left=True)
         try:
-            return self._brokers[order.broker].place(order)
+            return self._brokers[order.account].place(order)
         except Exception as exc:
             # A broker that fails in a way nobody foresaw may have sent the order all the same.
             log.exception("placing %s failed", order.client_order_id)
             return Unknown(f"{type(exc).__name__} while placing")
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        """An outcome for each, whatever happens."""
+        try:
+            return self._brokers[orders[0].account].protect(orders)
+        except Exception as exc:
+            log.exception("protecting %s failed", orders[0].instrument)
+            return [Unknown(f"{type(exc).__name__} while placing") for _ in orders]
 
     def settle(self, order: Order, execution: Execution, never_left: bool = False) -> Order:
         """Raises ValueError and JournalError, as the engine does."""

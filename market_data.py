@@ -16,13 +16,14 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from broker import Balance, Broker, BrokerError, UnknownSymbol
-from models import SymbolRules
+from models import Account, Instrument, Market, SymbolRules
 from sizing import View
 
 log = logging.getLogger("gatehouse.market")
 
 T = TypeVar("T")
 Run = Callable[..., Awaitable[Any]]  # runs a blocking call on a worker thread
+HeldAt = Callable[[Account], Iterable[str]]  # the symbols of an account's positions
 
 BALANCE_MAX_AGE = timedelta(seconds=5)
 PRICE_MAX_AGE = timedelta(seconds=5)
@@ -63,6 +64,7 @@ class _Known:
     account_looked: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     not_traded: set[str] = field(default_factory=set)
+    prepared: dict[str, Decimal] = field(default_factory=dict)  # symbol -> leverage
     connected: bool = False
     problem: str = ""
     failures: int = 0
@@ -71,16 +73,23 @@ class _Known:
 class MarketData:
     """`run` runs a blocking call on a worker thread; `clock` tells the time in UTC."""
 
-    def __init__(self, brokers: Mapping[str, Broker], run: Run, clock: Callable[[], datetime]) -> None:
-        self._known = {name: _Known(broker) for name, broker in brokers.items()}
+    def __init__(
+        self,
+        brokers: Mapping[Account, Broker],
+        run: Run,
+        clock: Callable[[], datetime],
+        leverage: Callable[[], Decimal],
+    ) -> None:
+        self._known = {account: _Known(broker) for account, broker in brokers.items()}
         self._run = run
         self._clock = clock
+        self._leverage = leverage  # of entries whose alert names none
 
     async def view(
-        self, broker: str, symbol: str, alert_price: Decimal | None, *, wants_price: bool, patience_seconds: float
+        self, instrument: Instrument, alert_price: Decimal | None, *, wants_price: bool, patience_seconds: float
     ) -> View:
-        """What can be known of broker and symbol within `patience_seconds`."""
-        known = self._known.get(broker)
+        """What can be known of it within `patience_seconds`."""
+        known, symbol = self._known.get(instrument.account), instrument.symbol
         if known is None:
             return View()
         if known.broker.is_local:
@@ -93,48 +102,51 @@ class MarketData:
             done, late = await asyncio.wait(tasks, timeout=patience_seconds)
             errors = [exc for task in done if isinstance(exc := task.exception(), BrokerError)]
             if late:
-                errors.append(BrokerError(f"{broker} did not answer within {patience_seconds:g} s"))
+                errors.append(BrokerError(f"{instrument.broker} did not answer within {patience_seconds:g} s"))
         return self._view(known, symbol, errors)
 
-    def refresh_soon(self, broker: str) -> None:
+    def refresh_soon(self, account: Account) -> None:
         """An order changed the account: look again now."""
-        if broker in self._known:
-            self._known[broker].refresh.set()
+        if account in self._known:
+            self._known[account].refresh.set()
 
-    def price(self, broker: str, symbol: str) -> Decimal | None:
+    def price(self, instrument: Instrument) -> Decimal | None:
         """The last price seen, however old; for display, never for a decision."""
-        known = self._known.get(broker)
+        known = self._known.get(instrument.account)
         if known is None:
             return None
         if known.broker.is_local:
-            return _price_or_none(known.broker, symbol)
-        dated = known.prices.get(symbol)
+            return _price_or_none(known.broker, instrument.symbol)
+        dated = known.prices.get(instrument.symbol)
         return dated.value if dated else None
 
-    def takes_quote_amounts(self, broker: str, symbol: str) -> bool:
-        """Whether a market order may name what it spends; as long as the rules are not known, it is assumed."""
-        known = self._known.get(broker)
-        dated = known.rules.get(symbol) if known else None
-        return dated is None or dated.value.quote_amount_allowed
+    def rules(self, instrument: Instrument) -> SymbolRules | None:
+        """The last rules seen, if any."""
+        known = self._known.get(instrument.account)
+        dated = known.rules.get(instrument.symbol) if known else None
+        return dated.value if dated else None
 
-    def balances(self, broker: str) -> Dated[Mapping[str, Balance]] | None:
+    def takes_quote_amounts(self, instrument: Instrument) -> bool:
+        """Whether a market order may name what it spends; as long as the rules are not known, spot is believed to."""
+        rules = self.rules(instrument)
+        return rules.quote_amount_allowed if rules else instrument.market is Market.SPOT
+
+    def balances(self, account: Account) -> Dated[Mapping[str, Balance]] | None:
         """The last balances seen, however old; for display."""
-        known = self._known[broker]
+        known = self._known[account]
         if known.broker.is_local:
             return Dated(known.broker.balances(), self._clock())
         return known.balances
 
-    def state(self) -> dict[str, dict[str, object]]:
-        """Per broker: connected, what is wrong, and the age of what is known, in seconds."""
+    def state(self) -> dict[Account, dict[str, object]]:
+        """Per account: connected, what is wrong, and the age of what is known, in seconds."""
         now = self._clock()
-        return {name: _state(known, now) for name, known in self._known.items()}
+        return {account: _state(known, now) for account, known in self._known.items()}
 
-    def tasks(
-        self, held: Callable[[str], Iterable[str]], expected: Iterable[str] = ()
-    ) -> list[Coroutine[Any, Any, None]]:
+    def tasks(self, held: HeldAt, expected: Iterable[str] = ()) -> list[Coroutine[Any, Any, None]]:
         """The endless background work.
 
-        `held(broker)` names the symbols of its positions. The rules and the price of those and of the `expected` ones
+        `held(account)` names the symbols of its positions. The rules and the price of those and of the `expected` ones
         are there from the start, so that the first alert need not wait; a symbol with an alert is watched for an hour.
         """
         remote = [known for known in self._known.values() if not known.broker.is_local]
@@ -152,9 +164,9 @@ class MarketData:
             for wait in late:
                 wait.cancel()
 
-    async def connect(self, broker: str) -> None:
+    async def connect(self, account: Account) -> None:
         """Raises BrokerError."""
-        known = self._known[broker]
+        known = self._known[account]
         await self._run(known.broker.connect)
         known.connected, known.problem, known.failures = True, "", 0
 
@@ -215,21 +227,23 @@ class MarketData:
 
     # --- keeping fresh --------------------------------------------------------------------------------------------
 
-    async def _keep_account(self, known: _Known, held: Callable[[str], Iterable[str]], expected: Iterable[str]) -> None:
+    async def _keep_account(self, known: _Known, held: HeldAt, expected: Iterable[str]) -> None:
         warmed_at = -KEEP_WARM_SECONDS
         loop = asyncio.get_running_loop()
         while True:
             known.refresh.clear()
             try:
                 if not known.connected:
-                    await self.connect(known.broker.name)
+                    await self.connect(known.broker.account)
                 asked: list[Awaitable[object]] = [self._ask_once(known, "balances", partial(self._ask_balances, known))]
                 if loop.time() - warmed_at >= KEEP_WARM_SECONDS:
                     warmed_at = loop.time()
                     asked.append(self._run(known.broker.keep_warm))
                 await asyncio.gather(*asked)
-                await self._learn_rules(known, {*held(known.broker.name), *expected})
+                of_positions = set(held(known.broker.account))
+                await self._learn_rules(known, {*of_positions, *expected})
                 await self._renew_rules(known)
+                await self._prepare(known, known.rules.keys() - of_positions)
                 known.problem, known.failures = "", 0
             except BrokerError as exc:
                 self._failed(known, exc)
@@ -265,10 +279,23 @@ class MarketData:
                 known.not_traded.add(symbol)
                 log.warning("%s does not trade %s any more: %s", known.broker.name, symbol, exc)
 
-    async def _keep_prices(self, known: _Known, held: Callable[[str], Iterable[str]], expected: Iterable[str]) -> None:
+    async def _prepare(self, known: _Known, symbols: Iterable[str]) -> None:
+        """Leverage and margin are set before the first entry comes; not of what is held, which has its own."""
+        leverage = self._leverage()
+        for symbol in sorted(symbols):
+            if known.prepared.get(symbol) == leverage:
+                continue
+            try:
+                await self._run(known.broker.prepare, symbol, leverage)
+            except BrokerError as exc:
+                log.warning("%s of %s is not prepared for entries: %s", symbol, known.broker.account, exc)
+            # Whatever came of it: the entry itself tries again, and then says why it cannot be.
+            known.prepared[symbol] = leverage
+
+    async def _keep_prices(self, known: _Known, held: HeldAt, expected: Iterable[str]) -> None:
         await known.account_looked.wait()
         while True:
-            symbols = self._watched(known, {*held(known.broker.name), *expected})
+            symbols = self._watched(known, {*held(known.broker.account), *expected})
             try:
                 if symbols:
                     await self._ask_once(known, "prices", partial(self._ask_prices, known, symbols))

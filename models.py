@@ -202,11 +202,16 @@ class SymbolRules:
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """Where a position is to be closed: prices, and for a trailing stop the distance in percent of the best price."""
+    """Where a position is to be closed: prices, and for a trailing stop the distance in percent of the best price.
+
+    `signal_id` and `strategy` are those of the entry that asked for it.
+    """
 
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     trailing_percent: Decimal | None = None
+    signal_id: str = ""
+    strategy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +384,7 @@ class DecisionRecord:
     broker: str
     order: Order | None = None
     duplicate_of: str = ""
+    exit_first: Order | None = None  # of a reversal: closes what is held before `order` opens the opposite
 
     @property
     def latency_ms(self) -> int:

@@ -8,10 +8,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 from broker import Balance, BrokerError, Done, Found, LookUp, NotFound, Outcome, Refused, UnknownSymbol
-from models import RESTING, ZERO, Execution, Fee, Order, OrderStatus, OrderType, Side, SymbolRules, plain, round_down
+from models import (
+    RESTING,
+    ZERO,
+    Account,
+    Execution,
+    Fee,
+    HeldThere,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    RestsThere,
+    Side,
+    SymbolRules,
+    TradedThere,
+    plain,
+    round_down,
+)
 
 PAPER = "PAPER"
 QUOTE = "USDT"
@@ -25,6 +43,7 @@ class PaperClient:
     """A Broker. Fees are taken as Binance takes them: from what is received."""
 
     name = PAPER
+    account = Account(PAPER, Market.SPOT)
     is_local = True
     # Orders are placed within the call, and a restart forgets those that were never recorded.
     absence_is_proven_after_seconds = 0.0
@@ -73,6 +92,24 @@ class PaperClient:
             if price is not None and (order.type is OrderType.MARKET or _crosses(order, price)):
                 self._fill(order, price)
             return Done(self._orders[order.client_order_id][1])
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        return [self.place(order) for order in orders]
+
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """Nothing to set."""
+
+    def positions(self) -> Sequence[HeldThere]:
+        return ()
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        return ()
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        return ()
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        """There are none."""
 
     def look_up(self, order: Order) -> LookUp:
         with self._lock:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from models import ZERO, Fee, Side, SymbolRules
+from models import ZERO, Fee, Instrument, Market, Protection, Side, SymbolRules
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What this program bought of one symbol and still holds.
+    """What this program opened of one instrument and still holds.
 
-    `quantity` in base units, net of fees taken in the base asset. `cost` in quote currency: what it cost, fees
-    included. `lots` are the remaining quantities of the entries, oldest first: the "open trades" of the limits.
+    `quantity` in base units, never negative, net of fees taken in the base asset. `cost` in quote currency: what it
+    cost, fees included; of a short: what it brought, less fees. `lots` are the remaining quantities of the entries,
+    oldest first: the "open trades" of the limits.
     """
 
     broker: str
@@ -24,12 +25,29 @@ class Position:
     lots: tuple[Decimal, ...] = ()
     realized_pnl: Decimal = ZERO
     last_price: Decimal | None = None
+    market: Market = Market.SPOT
+    is_short: bool = False
+    leverage: Decimal = Decimal(1)
+    protection: Protection | None = None  # where it is to be closed
     # How many of the lots are more than dust; carried along, as counting them anew is too slow for an alert's way.
     counted: int | None = field(default=None, compare=False, repr=False)
 
     @property
+    def instrument(self) -> Instrument:
+        return Instrument(self.broker, self.market, self.symbol)
+
+    @property
+    def signed(self) -> Decimal:
+        """Base units, negative for a short."""
+        return -self.quantity if self.is_short else self.quantity
+
+    @property
+    def side(self) -> str:
+        return "SHORT" if self.is_short else "LONG"
+
+    @property
     def average_cost(self) -> Decimal | None:
-        """Quote currency per base unit, entry fees included."""
+        """Quote currency per base unit, entry fees included (of a short: taken off)."""
         return self.cost / self.quantity if self.quantity else None
 
     @property
@@ -38,8 +56,11 @@ class Position:
 
         Dust is what the exchange would not let anybody sell: below its smallest quantity or clearly below its
         smallest notional. Judged by cost, so that a falling price alone never closes a position in the books, and
-        by half of the limit, because rounding and fees take a sliver of even the smallest entry.
+        by half of the limit, because rounding and fees take a sliver of even the smallest entry. A futures position
+        has no dust: it can be closed at any size (reduce-only orders are free of the smallest notional).
         """
+        if self.market is Market.FUTURES:
+            return self.quantity > 0
         if self.quantity <= 0 or self.quantity < self._smallest:
             return False
         return self.cost * 2 >= self.rules.min_notional
@@ -66,7 +87,8 @@ class Position:
         return self if rules is self.rules or rules == self.rules else replace(self, rules=rules, counted=None)
 
     def unrealized_pnl(self, price: Decimal) -> Decimal:
-        return self.quantity * price - self.cost
+        gained = self.quantity * price - self.cost
+        return -gained if self.is_short else gained
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +100,58 @@ class Trade:
     quote: Decimal
     fees: tuple[Fee, ...] = ()
     opens_lot: bool = True  # False when the order already has a lot (a further part of the same order)
+    may_open: bool = True  # an entry's; an exit only ever reduces, what is beyond the position was never ours
 
     def fee_in(self, asset: str) -> Decimal:
         return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
 
 
 def after_trade(position: Position, trade: Trade) -> tuple[Position, Decimal | None]:
-    """The position after a trade, and what the trade realised (None for a buy), both in quote currency."""
-    if trade.side is Side.BUY:
-        return _after_buy(position, trade), None
-    return _after_sell(position, trade)
+    """The position after a trade, and what the trade realised (None when it opened), both in quote currency."""
+    opposes = position.quantity > 0 and (trade.side is Side.SELL) is not position.is_short
+    if not opposes:
+        return (_after_opening(position, trade), None) if trade.may_open else _after_nothing(position, trade)
+    if not trade.may_open or trade.quantity <= position.quantity:
+        return _after_closing(position, trade)
+    # An entry that turned up late, against what is held by now: the account is netted, and so are the books.
+    closing, opening = _split(trade, position.quantity)
+    closed, realized = _after_closing(position, closing)
+    return _after_opening(closed, opening), realized
 
 
-def _after_buy(position: Position, trade: Trade) -> Position:
+def _after_opening(position: Position, trade: Trade) -> Position:
     # A fee in the base asset shrinks what arrived; what was paid stays the same, so the average cost carries it.
     received = trade.quantity - trade.fee_in(position.rules.base_asset)
     kept = position if position.is_open else replace(position, lots=(), counted=0)
     grows = not trade.opens_lot and bool(kept.lots)
     before = kept.lots[-1] if grows else ZERO
     smallest, lot = position._smallest, before + received
+    is_short = trade.side is Side.SELL
+    fee = trade.fee_in(position.rules.quote_asset)
     return replace(
         kept,
+        is_short=is_short,
         quantity=position.quantity + received,
-        cost=position.cost + trade.quote + trade.fee_in(position.rules.quote_asset),
+        cost=position.cost + trade.quote + (-fee if is_short else fee),
         lots=(*kept.lots[:-1], lot) if grows else (*kept.lots, lot),
         counted=kept._lots_above_dust() + (lot >= smallest) - (grows and before >= smallest),
         last_price=_price(trade) or position.last_price,
     )
 
 
-def _after_sell(position: Position, trade: Trade) -> tuple[Position, Decimal]:
-    """Average-cost method. What was sold beyond the position was the owner's own and earns nothing here."""
+def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]:
+    """Average-cost method. What was closed beyond the position was the owner's own and earns nothing here."""
     gone = trade.quantity + trade.fee_in(position.rules.base_asset)
     ours = min(gone, position.quantity)
-    cost_of_ours = position.cost * ours / position.quantity if position.quantity else ZERO
-    proceeds = trade.quote - trade.fee_in(position.rules.quote_asset)
-    proceeds_of_ours = proceeds * ours / gone if gone else ZERO
-    realized = proceeds_of_ours - cost_of_ours
+    cost_of_ours = position.cost * ours / position.quantity
+    fee = trade.fee_in(position.rules.quote_asset)
+    turned_over = trade.quote + (fee if position.is_short else -fee)
+    turnover_of_ours = turned_over * ours / gone if gone else ZERO
+    realized = cost_of_ours - turnover_of_ours if position.is_short else turnover_of_ours - cost_of_ours
     quantity = position.quantity - ours
-    sold = replace(
+    closed = replace(
         position,
+        is_short=position.is_short and quantity > 0,
         quantity=quantity,
         cost=position.cost - cost_of_ours if quantity else ZERO,
         lots=_without_oldest(position.lots, ours) if quantity else (),
@@ -125,7 +159,31 @@ def _after_sell(position: Position, trade: Trade) -> tuple[Position, Decimal]:
         realized_pnl=position.realized_pnl + realized,
         last_price=_price(trade) or position.last_price,
     )
-    return sold, realized
+    return closed, realized
+
+
+def _after_nothing(position: Position, trade: Trade) -> tuple[Position, Decimal]:
+    """An exit where nothing of ours is held: the owner's own was sold."""
+    return replace(position, last_price=_price(trade) or position.last_price), ZERO
+
+
+def _split(trade: Trade, quantity: Decimal) -> tuple[Trade, Trade]:
+    """The first `quantity` base units of a trade, and the rest."""
+    share = quantity / trade.quantity
+    first = replace(
+        trade,
+        quantity=quantity,
+        quote=trade.quote * share,
+        fees=tuple(Fee(fee.asset, fee.amount * share) for fee in trade.fees),
+    )
+    paid = zip(trade.fees, first.fees, strict=True)
+    rest = replace(
+        trade,
+        quantity=trade.quantity - quantity,
+        quote=trade.quote - first.quote,
+        fees=tuple(Fee(all_.asset, all_.amount - part.amount) for all_, part in paid),
+    )
+    return first, rest
 
 
 def _without_oldest(lots: tuple[Decimal, ...], sold: Decimal) -> tuple[Decimal, ...]:

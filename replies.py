@@ -12,9 +12,10 @@ from typing import Any
 
 from books import Books
 from broker import Balance
-from checks import DOLLARS, Limits
+from case import Limits
+from checks import DOLLARS
 from journal import Execution
-from models import ENDINGS, ZERO, Decision, DecisionRecord, Order, OrderStatus, Signal
+from models import ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
 from portfolio import Position
 from risk import Preview
 from trader import Answer
@@ -82,6 +83,8 @@ def webhook_reply(answer: Answer) -> tuple[int, dict[str, Any]]:
     success = order is not None and order.status in PLACED
     reason = record.reason if success or order is None else order.note or record.reason
     body = _body(record, order, success, reason)
+    if answer.closed is not None:
+        body["closed"] = order_view(answer.closed)
     if pending and order is not None:
         body["status"] = "PENDING"
         return (202 if record.decision is Decision.ACCEPTED else 200), body
@@ -186,6 +189,8 @@ def order_view(order: Order) -> dict[str, Any]:
         "quantity": order.quantity,
         "amount": order.amount,
         "limit_price": order.price,
+        "stop_price": order.stop_price,
+        "leg": order.leg or None,
         "executed_quantity": order.executed_quantity,
         "executed_quote": order.executed_quote,
         "average_price": order.average_price,
@@ -206,12 +211,17 @@ def position_view(position: Position, price: Decimal | None) -> dict[str, Any]:
     return {
         "broker": position.broker,
         "symbol": position.symbol,
-        "side": "LONG",
+        "market": position.market,
+        "side": position.side,
         "quantity": position.quantity,
         "average_price": position.average_cost,
         "cost": position.cost,
         "open_trades": position.open_trades,
         "price": seen,
+        "leverage": position.leverage,
+        "stop_loss": position.protection and position.protection.stop_loss,
+        "take_profit": position.protection and position.protection.take_profit,
+        "trailing_percent": position.protection and position.protection.trailing_percent,
         "unrealized_pnl": position.unrealized_pnl(seen) if seen is not None else None,
         "realized_pnl": position.realized_pnl,
     }
@@ -223,11 +233,20 @@ def balances_view(balances: Mapping[str, Balance] | None) -> dict[str, Any] | No
     return {asset: {"free": balance.free, "locked": balance.locked} for asset, balance in balances.items()}
 
 
+def _worth(position: dict[str, Any]) -> Decimal | None:
+    """What a position adds to the cash: coins their price; a futures position, whose margin is cash, what it gained."""
+    if position["price"] is None:
+        return None
+    gained: Decimal = position["unrealized_pnl"]
+    worth: Decimal = position["quantity"] * position["price"]
+    return gained if position["market"] is Market.FUTURES else worth
+
+
 def account_view(
     broker: str, mode: str, balances: Mapping[str, Balance] | None, positions: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """`equity_usdt`: free and locked dollars plus what is held at the last price; None while something is unknown."""
-    worth = [p["quantity"] * p["price"] if p["price"] is not None else None for p in positions]
+    worth = [_worth(p) for p in positions]
     cash = None if balances is None else sum((b.free + b.locked for a, b in balances.items() if a in DOLLARS), ZERO)
     known = cash is not None and None not in worth
     return {

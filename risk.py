@@ -11,28 +11,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import protection
 import sizing
 from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
-from checks import Case, Limits, judge, judge_all, missed_alert
+from case import Case, Limits
+from checks import judge, judge_all, missed_alert
 from journal import Journal
 from ledger import Ledger, Step
 from models import (
     RESTING,
     UNSETTLED,
     ZERO,
-    Action,
+    Account,
     Decision,
     DecisionRecord,
     Execution,
+    Instrument,
     Market,
     Order,
     OrderStatus,
-    OrderType,
     Side,
     Signal,
+    SymbolRules,
     Verdict,
     plain,
 )
+from plan import may_enter
 from sizing import Size, View
 
 # An alert that says when it fired can be told from its twin, so it is remembered much longer.
@@ -41,20 +45,31 @@ REMEMBER_FIRED_ALERTS = timedelta(days=7)
 # An exit that was proven never placed is tried again while somebody may still be waiting for it.
 MAX_EXIT_ATTEMPTS = 3
 EXIT_IS_WANTED_FOR = timedelta(minutes=5)
+# The entry of a reversal whose way out takes so long comes too late for the price that its strategy saw.
+ENTRY_IS_WANTED_FOR = timedelta(seconds=30)
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An authenticated alert, understood. `key` tells it from others; `broker` is where it goes."""
+    """An authenticated alert, understood. `key` tells it from others; `account` is where it goes."""
 
     signal: Signal
     key: str
-    broker: str
+    account: Account
     received_at: datetime
     broker_problem: str = ""
+    market_problem: str = ""
     by_owner: bool = False
+
+    @property
+    def broker(self) -> str:
+        return self.account.broker
+
+    @property
+    def instrument(self) -> Instrument:
+        return Instrument(*self.account, self.signal.symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,15 @@ class Request:
     alert: Alert
     view: View
     claim: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Either wait for what is under way, or cancel these, or place these; nothing of it: all is as it should be."""
+
+    waits: bool = False
+    cancel: tuple[Order, ...] = ()
+    place: tuple[Order, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +160,12 @@ class RiskEngine:
         """Every check's verdict and the order that would leave; changes nothing."""
         case = self._case(self.books, alert, view, now)
         verdicts = judge_all(case)
-        accepted = all(verdict.passed for verdict in verdicts)
-        return Preview(verdicts, _order(case, alert, "", now) if accepted else None)
+        if not all(verdict.passed for verdict in verdicts):
+            return Preview(verdicts, None)
+        if case.plan.is_reversal:
+            behind = behind_the_exit(case)
+            return Preview([*verdicts, *judge_all(behind)], _order(behind, alert, "", now))
+        return Preview(verdicts, _order(case, alert, "", now))
 
     def first_outcome(self, record: DecisionRecord) -> Order | None:
         """The order of a decision, or of the decision it repeats, as it stands now."""
@@ -168,23 +196,46 @@ class RiskEngine:
         return next((o for o in orders if o.signal_id == order.signal_id and o.attempt > order.attempt), None)
 
     def blockers(self, order: Order) -> tuple[Order, ...]:
-        """What an exit waits for: orders of its symbol without an outcome, and for a full exit those that rest."""
-        others = self.books.on_symbol(order.broker, order.symbol)
+        """What an order waits for: those of its symbol without an outcome; a full exit also for what rests."""
+        others = self.books.on(order.instrument)
         return tuple(o for o in others if o.client_order_id != order.client_order_id and _comes_before(o, order))
 
     def release(self, order: Order, view: View, now: datetime) -> Order:
-        """Lets an exit go that had to wait: sized by what is held now, on the record as sent, or ended for nothing."""
+        """Lets an order go that had to wait: on the record as sent, or ended where there is nothing to do any more.
+
+        An exit is sized by what is held now. The entry of a reversal needs the way to be free.
+        """
 
         def step(books: Books) -> tuple[Sequence[Event], Order]:
             current = books.orders.get(order.client_order_id, order)
             if current.status is not OrderStatus.INTENT:
                 return (), current
-            rules = view.rules or current.rules
-            sellable = books.sellable(current.broker, current.symbol)
-            wish = sizing.waiting_wish(current)
-            size = sizing.exit_size(wish, rules, sellable, view.price, current.type, current.price)
-            changed = _released(current, size, now)
+            changed = self._released_entry(books.as_of(now), current, now) if current.is_entry else None
+            changed = changed or _released_exit(books, current, view, now)
             return [OrderChanged(changed, now)], changed
+
+        return self._ledger.run(step)
+
+    def guard(self, instrument: Instrument, rules: SymbolRules | None, now: datetime) -> Guard:
+        """What the protection of a position needs next; orders to place are on the record as sent."""
+
+        def step(books: Books) -> tuple[Sequence[Event], Guard]:
+            live = books.protecting(instrument)
+            position = books.position(instrument)
+            if not live and (position is None or position.protection is None):
+                return (), Guard()
+            # While an exit or an entry is under way, what is to be protected is about to change.
+            if any(order.status in UNSETTLED for order in books.on(instrument)):
+                return (), Guard(waits=True)
+            if position is None:
+                return (), Guard(cancel=live)
+            closable = books.closable(instrument, Side.BUY if position.is_short else Side.SELL)
+            wanted = protection.orders_for(position, closable, rules or position.rules, now, lambda: new_id("gh", now))
+            if len(live) == len(wanted) and all(any(protection.same(one, other) for other in live) for one in wanted):
+                return (), Guard()
+            if live:
+                return (), Guard(cancel=live)
+            return [OrderChanged(order, now) for order in wanted], Guard(place=tuple(wanted))
 
         return self._ledger.run(step)
 
@@ -202,7 +253,7 @@ class RiskEngine:
 
     def _duplicate(self, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)
-        if first is None or not self._is_repeat(alert.signal, now - first.decided_at):
+        if first is None or not self._is_repeat(alert.signal, alert.account.market, now - first.decided_at):
             return None
         order = self._journal.last_order(first.signal_id)
         if order is not None and order.never_left:
@@ -221,14 +272,14 @@ class RiskEngine:
             duplicate_of=first.signal_id,
         )
 
-    def _is_repeat(self, signal: Signal, age: timedelta) -> bool:
+    def _is_repeat(self, signal: Signal, market: Market, age: timedelta) -> bool:
         """After the clock stepped back, the first of two seems to lie ahead: an entry is still a repeat then.
 
         A way out must not stay shut until the clock is there again, and a second one finds nothing left to sell.
         """
         window = timedelta(seconds=float(self.limits.dedupe_seconds))
         window = max(window, REMEMBER_FIRED_ALERTS) if signal.fired_at else window
-        return age <= window and (age >= -window or signal.action is Action.BUY)
+        return age <= window and (age >= -window or may_enter(signal, market))
 
     def _judged(self, books: Books, alert: Alert, view: View, now: datetime) -> DecisionRecord:
         case = self._case(books, alert, view, now)
@@ -236,6 +287,15 @@ class RiskEngine:
         signal_id = new_id("s", now)
         order = None if refusal else _order(case, alert, signal_id, now)
         reason = refusal.reason if refusal else _accepted_reason(case)
+        exit_first = None
+        if order is not None and case.plan.is_reversal:
+            behind = behind_the_exit(case)
+            no_entry = judge(behind)
+            if no_entry is None:
+                exit_first, order = replace(order, leg="exit"), _order(behind, alert, signal_id, now)
+                reason = f"{reason}; then the entry: {behind.size.text(behind.rules or order.rules)}"
+            else:
+                reason = f"{reason}; no entry after it ({no_entry.check}): {no_entry.reason}"
         note = missed_alert(case)
         return DecisionRecord(
             signal_id=signal_id,
@@ -248,20 +308,51 @@ class RiskEngine:
             signal=alert.signal,
             broker=alert.broker,
             order=order,
+            exit_first=exit_first,
         )
+
+    def _released_entry(self, books: Books, order: Order, now: datetime) -> Order | None:
+        """The second half of a reversal leaves when nothing of the first is left, and while it is still wanted."""
+        why_not = _why_not_now(books, order, now, self.limits, self.halted)
+        if why_not:
+            return replace(order, status=OrderStatus.NOT_PLACED, settled_at=now, note=f"not opened: {why_not}")
+        return replace(order, status=OrderStatus.SENT, sent_at=now)
 
     def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:
         return Case(
             alert.signal,
-            alert.broker,
+            alert.instrument,
             view,
             books.as_of(now),
             self.limits,
             now,
             broker_problem=alert.broker_problem,
+            market_problem=alert.market_problem,
             halted=self.halted,
             by_owner=alert.by_owner,
         )
+
+
+def behind_the_exit(case: Case) -> Case:
+    """The entry of a reversal, judged as if its way out were done: nothing held, and its margin free again."""
+    held = case.books.position(case.instrument)
+    positions = {instrument: p for instrument, p in case.books.positions.items() if instrument != case.instrument}
+    freed = held.cost / held.leverage if held and case.instrument.market is Market.FUTURES else ZERO
+    books = replace(case.books, positions=positions)
+    return replace(case, books=books, behind=case.plan.legs[1], freed_margin=freed)
+
+
+def _why_not_now(books: Books, order: Order, now: datetime, limits: Limits, halted: str) -> str:
+    held = books.held(order.instrument)
+    if held and (held > 0) is not (order.side is Side.BUY):
+        return f"{plain(held)} is still held against it"
+    if now - order.received_at > ENTRY_IS_WANTED_FOR:
+        return f"the way out took more than {ENTRY_IS_WANTED_FOR.total_seconds():.0f} s"
+    if books.paused or halted:
+        return halted or "trading was paused meanwhile"
+    if limits.max_daily_loss_usdt is not None and -books.realized_today >= limits.max_daily_loss_usdt:
+        return f"Daily loss limit reached: {plain(-books.realized_today)} USDT today"
+    return ""
 
 
 def _latest(books: Books, order: Order) -> Order:
@@ -271,14 +362,15 @@ def _latest(books: Books, order: Order) -> Order:
 
 
 def _still_wanted(order: Order, books: Books, now: datetime) -> bool:
-    if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left:
+    if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left or order.is_protection:
         return False
     if order.attempt >= MAX_EXIT_ATTEMPTS or now - order.received_at > EXIT_IS_WANTED_FOR:
         return False
-    later_entry = books.last_entry_at(order.broker, order.symbol)
+    opens_again = Side.SELL if order.side is Side.BUY else Side.BUY
+    later_entry = books.last_entry_at(order.instrument, opens_again)
     if later_entry is not None and later_entry > order.received_at:
         return False
-    return books.sellable(order.broker, order.symbol) > 0
+    return books.closable(order.instrument, order.side) > 0
 
 
 def _says_nothing_new(order: Order, execution: Execution) -> bool:
@@ -288,12 +380,20 @@ def _says_nothing_new(order: Order, execution: Execution) -> bool:
 
 def _comes_before(other: Order, order: Order) -> bool:
     if other.status is OrderStatus.INTENT:
-        return (other.created_at, other.client_order_id) < (order.created_at, order.client_order_id)
-    return other.status in UNSETTLED or (order.exits_all and other.status in RESTING)
+        return _turn(other) < _turn(order)
+    if other.status in UNSETTLED:
+        return True
+    locks = other.is_protection and not order.is_entry and order.market is Market.SPOT
+    return other.status in RESTING and (order.exits_all or locks)
+
+
+def _turn(order: Order) -> tuple[datetime, bool, str]:
+    """Of a reversal, the way out comes first."""
+    return order.created_at, order.is_entry, order.client_order_id
 
 
 def _accepted_reason(case: Case) -> str:
-    kind = "exit" if case.is_exit else "entry"
+    kind = "reversal, first the exit" if case.plan.is_reversal else "exit" if case.is_exit else "entry"
     if case.waits:
         return f"Accepted {kind}: waits for the orders of {case.signal.symbol} that are under way"
     assert case.rules is not None
@@ -304,31 +404,33 @@ def _order(case: Case, alert: Alert, signal_id: str, now: datetime) -> Order:
     """The intent. Only called when every check passed, so the rules are known."""
     assert case.rules is not None
     signal, size, wish = case.signal, case.size, case.wish
-    waits, limit = case.waits, signal.type is OrderType.LIMIT
+    waits = case.waits
     return Order(
         client_order_id=new_id("gh", now) if signal_id else "",
         signal_id=signal_id,
         broker=case.broker,
-        market=Market.SPOT,
+        market=case.instrument.market,
         symbol=signal.symbol,
-        side=Side.SELL if case.is_exit else Side.BUY,
-        type=OrderType.LIMIT if limit else OrderType.MARKET,
+        side=case.side,
+        type=case.type,
         is_entry=not case.is_exit,
         rules=case.rules,
         received_at=alert.received_at,
         created_at=now,
-        quantity=wish.quantity if waits else size.quantity,
-        amount=wish.amount if waits else size.amount,
+        quantity=wish.quantity if waits and case.is_exit else size.quantity,
+        amount=wish.amount if waits and case.is_exit else size.amount,
         price=size.limit_price,
         reference_price=case.view.price or signal.price,
         strategy=signal.strategy or "",
         status=OrderStatus.INTENT if waits else OrderStatus.SENT,
         sent_at=None if waits else now,
-        reserved_quote=ZERO if case.is_exit else size.notional or ZERO,
+        reserved_quote=ZERO if case.is_exit else case.margin or ZERO,
         reserved_base=size.quantity or ZERO if case.is_exit and not waits else ZERO,
         reduce_only=case.is_exit and wish.reduce_only,
         exits_all=case.is_exit and wish.is_everything,
         percent_of_position=wish.percent if case.is_exit else None,
+        leverage=case.leverage,
+        protection=case.protection,
     )
 
 
@@ -347,10 +449,18 @@ def _next_attempt(order: Order, now: datetime) -> Order:
     )
 
 
+def _released_exit(books: Books, order: Order, view: View, now: datetime) -> Order:
+    rules = view.rules or order.rules
+    closable = books.closable(order.instrument, order.side)
+    price, limit = view.price, order.price
+    size = sizing.exit_size(sizing.waiting_wish(order), rules, closable, price, order.type, limit, order.side)
+    return _released(order, size, now)
+
+
 def _released(order: Order, size: Size, now: datetime) -> Order:
     quantity = size.quantity or ZERO
     smallest = max(sizing.smallest_quantity(order.rules, order.type), sizing.quantity_step(order.rules, order.type))
-    least = sizing.smallest_notional(order.rules, order.type, is_exit=True)
+    least = sizing.smallest_notional(order.rules, order.type, order.market, is_exit=True)
     too_little = size.notional is not None and size.notional < least
     if quantity <= 0 or quantity < smallest or too_little:
         note = f"nothing left to sell: {plain(quantity)} held is below the exchange's smallest order"

@@ -9,9 +9,9 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from books import Books
+from books import Books, Missed
 from codec import from_text, to_text
-from models import Order, Side
+from models import Account, Instrument, Market, Order, Side
 from portfolio import Position
 
 # Who made the books. When one of these files changes, what an older version made of the events is not believed.
@@ -21,6 +21,7 @@ MAKERS = ("models.py", "portfolio.py", "books.py", "codec.py", "saved_books.py")
 @dataclass(frozen=True, slots=True)
 class _Flow:
     broker: str
+    market: Market
     asset: str
     change: Decimal
 
@@ -28,9 +29,18 @@ class _Flow:
 @dataclass(frozen=True, slots=True)
 class _Cooldown:
     broker: str
+    market: Market
     symbol: str
     side: Side
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    broker: str
+    market: Market
+    symbol: str
+    missed: Missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class _Saved:
     positions: tuple[Position, ...]
     flows: tuple[_Flow, ...]
     cooldowns: tuple[_Cooldown, ...]
+    missed: tuple[_Missed, ...]
     day: str
     entries_today: int
     realized_today: Decimal
@@ -52,8 +63,11 @@ def write_books(books: Books) -> str:
         orders=tuple(books.orders.values()),
         recent=books.recent,
         positions=tuple(replace(position, counted=None) for position in books.positions.values()),
-        flows=tuple(_Flow(broker, asset, change) for (broker, asset), change in books.flows.items()),
-        cooldowns=tuple(_Cooldown(*key, since) for key, since in books.last_accepted.items()),
+        flows=tuple(_Flow(*account, asset, change) for (account, asset), change in books.flows.items()),
+        cooldowns=tuple(
+            _Cooldown(*instrument, side, since) for (instrument, side), since in books.last_accepted.items()
+        ),
+        missed=tuple(_Missed(*instrument, missed) for instrument, missed in books.missed.items()),
         day=books.day.isoformat(),
         entries_today=books.entries_today,
         realized_today=books.realized_today,
@@ -72,9 +86,12 @@ def read_books(line: str) -> Books | None:
     return Books(
         orders={order.client_order_id: order for order in saved.orders},
         recent=saved.recent,
-        positions={(position.broker, position.symbol): position for position in saved.positions},
-        flows={(flow.broker, flow.asset): flow.change for flow in saved.flows},
-        last_accepted={(one.broker, one.symbol, one.side): one.since for one in saved.cooldowns},
+        positions={position.instrument: position for position in saved.positions},
+        flows={(Account(flow.broker, flow.market), flow.asset): flow.change for flow in saved.flows},
+        last_accepted={
+            (Instrument(one.broker, one.market, one.symbol), one.side): one.since for one in saved.cooldowns
+        },
+        missed={Instrument(one.broker, one.market, one.symbol): one.missed for one in saved.missed},
         day=date.fromisoformat(saved.day),
         entries_today=saved.entries_today,
         realized_today=saved.realized_today,

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_DOWN, Context, Decimal
 
-from models import ZERO, Action, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
+from models import ZERO, Action, Market, Order, OrderType, Side, Signal, SymbolRules, plain, round_down
 
 # Binance carries base and quote amounts to 8 decimals (baseAssetPrecision, quoteAssetPrecision):
 # https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints#exchange-information
 MAX_DECIMALS = 8
 QUOTE_STEP = Decimal("0.00000001")
+ONE = Decimal(1)
 HUNDRED = Decimal(100)
 # A quotient that does not come out even must not be rounded up in its last digit either.
 _DOWN = Context(prec=28, rounding=ROUND_DOWN)
@@ -63,30 +64,33 @@ class Size:
 class Wish:
     """What an alert asks for; all None: no size of its own. Percent 0-100, of the free balance or of the position.
 
-    `reduce_only`: at most what this program holds, whatever quantity the strategy's simulation names.
+    `reduce_only`: at most what this program holds, whatever quantity the strategy's simulation names. `is_margin`: the
+    amount is what is set aside for the position, which is larger by the leverage. So is a percentage of the balance.
     """
 
     quantity: Decimal | None = None
     amount: Decimal | None = None
     percent: Decimal | None = None
     reduce_only: bool = False
+    is_margin: bool = False
 
     @property
     def is_everything(self) -> bool:
         return self.quantity is None and self.amount is None and self.percent in (None, HUNDRED)
 
 
-def entry_wish(signal: Signal, allocation_percent: Decimal | None, trade_amount: Decimal) -> Wish:
-    """The first size that is there: the alert's, the allocation of the free balance, the fixed amount."""
+def default_wish(allocation_percent: Decimal | None, trade_amount: Decimal) -> Wish:
+    """Of entries whose alert names no size: the allocation of the free balance, or the fixed amount."""
+    return Wish(amount=trade_amount) if allocation_percent is None else Wish(percent=allocation_percent)
+
+
+def entry_wish(signal: Signal, default: Wish) -> Wish:
+    """The first size that is there."""
     wish = _of_signal(signal)
     if wish.quantity is not None and signal.prev_market_position == "short" and signal.position_size is not None:
         # The order of a reversal closes the short and opens the long in one go; the target is what the long should be.
         return Wish(quantity=abs(signal.position_size))
-    if wish != Wish():
-        return wish
-    if allocation_percent is not None:
-        return Wish(percent=allocation_percent)
-    return Wish(amount=trade_amount)
+    return wish if wish != Wish() else default
 
 
 def exit_wish(signal: Signal) -> Wish:
@@ -99,6 +103,18 @@ def exit_wish(signal: Signal) -> Wish:
     return replace(_of_signal(signal), reduce_only=signal.reduce_only or signal.action is Action.CLOSE)
 
 
+def closing_wish(signal: Signal) -> Wish:
+    """Of a futures position: everything when the target is flat, else what the alert names."""
+    if signal.market_position == "flat" or signal.position_size == ZERO:
+        return Wish(reduce_only=True)
+    return reducing_wish(signal)
+
+
+def reducing_wish(signal: Signal) -> Wish:
+    """At most what is held."""
+    return replace(_of_signal(signal), reduce_only=True)
+
+
 def waiting_wish(order: Order) -> Wish:
     """What an exit wanted that had to wait."""
     return Wish(order.quantity, order.amount, order.percent_of_position, order.reduce_only)
@@ -108,21 +124,27 @@ def _of_signal(signal: Signal) -> Wish:
     if signal.quantity is not None:
         return Wish(quantity=signal.quantity)
     if signal.amount is not None:
-        return Wish(amount=signal.amount)
+        return Wish(amount=signal.amount, is_margin=signal.amount_is_margin)
     return Wish(percent=signal.percent)
 
 
 def entry_size(
-    wish: Wish, signal: Signal, rules: SymbolRules, price: Decimal | None, available: Decimal | None
+    wish: Wish,
+    signal: Signal,
+    rules: SymbolRules,
+    price: Decimal | None,
+    available: Decimal | None,
+    side: Side = Side.BUY,
+    leverage: Decimal = ONE,
 ) -> Size:
     """The order's size. `available`: free quote currency. Without a price or a balance the notional stays None."""
-    limit_price = on_tick(signal.price, Side.BUY, rules) if signal.type is OrderType.LIMIT else None
+    limit_price = on_tick(signal.price, side, rules) if signal.type is OrderType.LIMIT else None
     price = limit_price or price
     if wish.quantity is not None:
         quantity = round_down(wish.quantity, quantity_step(rules, signal.type))
         notional = quantity * price if price is not None else None
         return Size(quantity=quantity, limit_price=limit_price, notional=notional)
-    amount = _quote_amount(wish, available)
+    amount = _quote_amount(wish, available, leverage)
     if amount is None:
         return Size(limit_price=limit_price)
     if limit_price is None and rules.quote_amount_allowed:
@@ -133,19 +155,25 @@ def entry_size(
     return Size(quantity=quantity, limit_price=limit_price, notional=quantity * price)
 
 
-def _quote_amount(wish: Wish, available: Decimal | None) -> Decimal | None:
+def _quote_amount(wish: Wish, available: Decimal | None, leverage: Decimal) -> Decimal | None:
     if wish.amount is not None:
-        return round_down(wish.amount, QUOTE_STEP)
+        return round_down(wish.amount * (leverage if wish.is_margin else ONE), QUOTE_STEP)
     if wish.percent is None or available is None:
         return None
-    return round_down(_DOWN.divide(available * wish.percent, HUNDRED), QUOTE_STEP)
+    return round_down(_DOWN.divide(available * wish.percent, HUNDRED) * leverage, QUOTE_STEP)
 
 
 def exit_size(
-    wish: Wish, rules: SymbolRules, sellable: Decimal, price: Decimal | None, type_: OrderType, limit: Decimal | None
+    wish: Wish,
+    rules: SymbolRules,
+    sellable: Decimal,
+    price: Decimal | None,
+    type_: OrderType,
+    limit: Decimal | None,
+    side: Side = Side.SELL,
 ) -> Size:
-    """The size of a sell. Only a stated quantity may reach beyond `sellable` (base units this program holds)."""
-    limit_price = on_tick(limit, Side.SELL, rules) if type_ is OrderType.LIMIT else None
+    """The size of an exit. Only a stated quantity may reach beyond `sellable` (base units this program holds)."""
+    limit_price = on_tick(limit, side, rules) if type_ is OrderType.LIMIT else None
     price = limit_price or price
     wanted = _exit_quantity(wish, sellable, price)
     largest = largest_quantity(rules, type_)
@@ -178,12 +206,16 @@ def smallest_quantity(rules: SymbolRules, type_: OrderType) -> Decimal:
     return max(rules.min_quantity, rules.market_min_quantity) if type_ is OrderType.MARKET else rules.min_quantity
 
 
-def smallest_notional(rules: SymbolRules, type_: OrderType, *, is_exit: bool) -> Decimal:
-    """Binance judges a market order by its average price of some minutes, which the last price may be below.
+def smallest_notional(rules: SymbolRules, type_: OrderType, market: Market, *, is_exit: bool) -> Decimal:
+    """None for what only reduces a futures position: the exchange lets the smallest rest go (-4164).
+
+    Binance judges a market order by its average price of some minutes, which the last price may be below.
 
     A way out is only refused here when it is clearly too small; the exchange has the last word.
     https://developers.binance.com/docs/binance-spot-api-docs/filters#notional
     """
+    if is_exit and market is Market.FUTURES:
+        return ZERO
     if type_ is not OrderType.MARKET:
         return rules.min_notional
     if not rules.min_notional_applies_to_market:

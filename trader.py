@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
 from broker import Balance, Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from csv_logger import CsvFile
 from desk import Case, Claim, Desk, execution_of
+from guardian import Guardian, Pauses
 from journal import JournalError
 from market_data import MarketData
 from models import (
     RESTING,
+    Account,
     Action,
     DecisionRecord,
     Execution,
+    Instrument,
+    Market,
     Order,
     OrderStatus,
     OrderType,
@@ -33,7 +38,8 @@ from models import (
     plain,
 )
 from paper_client import PaperClient
-from risk import EXIT_IS_WANTED_FOR, Alert, Preview, RiskEngine, new_id
+from plan import may_enter
+from risk import EXIT_IS_WANTED_FOR, Alert, Guard, Preview, RiskEngine, new_id
 from sizing import View
 
 log = logging.getLogger("gatehouse.trader")
@@ -59,10 +65,13 @@ class Patience:
     follow: float = 2.0  # between two look-ups of a resting order
     turn: float = 0.05  # between two looks whether a waiting exit may go
     disk: float = 1.0  # before an outcome that could not be written is written again
+    still: float = 0.8  # for orders under way on futures, as what a decision means depends on what is held
     slack: float = 5.0  # a recovered order may have left so much later than its record says
     forgotten: float = 60.0  # a resting order that the exchange does not know any more has ended there
     compare: float = 60.0  # between two comparisons of the books with the accounts
     late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
+    guard_give_up: float = 10.0  # so long a position may lack the protection it asked for, then it is closed
+    guard_again: float = 30.0  # when that failed, too
 
 
 NOT_FOUND_IN_A_ROW = 3
@@ -79,12 +88,16 @@ class Ticket:
     order: Order | None = None
     problem: str = ""
     left: bool = False  # the sender was told "pending" and will not send again
+    closed: Order | None = None  # the first half of a reversal
 
     @property
     def record(self) -> DecisionRecord | None:
         return self.case.record if self.case else None
 
     def tell(self, order: Order | None) -> None:
+        if order is not None and order.leg == "exit":
+            self.closed = order
+            return
         self.order = order
         if not self.told.done():
             self.told.set_result(None)
@@ -98,6 +111,7 @@ class Answer:
     order: Order | None
     problem: str = ""
     pending: bool = False
+    closed: Order | None = None  # the first half of a reversal
 
 
 class Trader:
@@ -106,7 +120,7 @@ class Trader:
     def __init__(
         self,
         engine: RiskEngine,
-        brokers: Mapping[str, Broker],
+        brokers: Mapping[Account, Broker],
         signals_csv: CsvFile,
         trades_csv: CsvFile,
         clock: Clock,
@@ -125,7 +139,10 @@ class Trader:
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gatehouse")
         self._desk = Desk(engine, brokers, signals_csv, trades_csv, clock, self._threads)
-        self.market = MarketData(brokers, self._ask, clock)
+        self.market = MarketData(brokers, self._ask, clock, lambda: Decimal(engine.limits.leverage))
+        self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
+        pauses = Pauses(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
+        self._guardian = Guardian(_Hands(self), lambda work: self._spawn(work, self._tasks), pauses)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[asyncio.Task[None]] = set()
 
@@ -138,13 +155,14 @@ class Trader:
         ticket = Ticket()
         self._spawn(self._life(alert, ticket), self._lives)
         if await _is_done(ticket.told, budget_seconds):
-            return Answer(ticket.record, ticket.order, problem=ticket.problem)
+            return Answer(ticket.record, ticket.order, problem=ticket.problem, closed=ticket.closed)
         # Taking the claim keeps the decision from being made once the sender was told that it was not.
         if ticket.record is None and ticket.claim.take():
             return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
         ticket.left = True
         record = ticket.record
-        return Answer(record, ticket.order or (record.order if record else None), pending=True)
+        order = ticket.order or (record.order if record else None)
+        return Answer(record, order, pending=True, closed=ticket.closed)
 
     async def dry_run(self, alert: Alert) -> Preview:
         view = await self._view_for(alert)
@@ -160,19 +178,28 @@ class Trader:
 
     async def close_all(self, budget_seconds: float) -> list[Answer]:
         """Sells everything that this program holds and cancels what rests, symbol by symbol, each on the record."""
-        books, now = self.engine.books, self._clock()
-        held = {key for key, position in books.positions.items() if position.is_open}
-        busy = {(order.broker, order.symbol) for order in books.orders.values()}
-        alerts = [self._close_alert(broker, symbol, now) for broker, symbol in sorted(held | busy)]
+        books = self.engine.books
+        held = {instrument for instrument, position in books.positions.items() if position.is_open}
+        busy = {order.instrument for order in books.orders.values()}
+        alerts = [self._close_alert(instrument, "close-all") for instrument in sorted(held | busy)]
         return list(await asyncio.gather(*(self.handle(alert, budget_seconds) for alert in alerts)))
 
-    def _close_alert(self, broker: str, symbol: str, now: datetime) -> Alert:
-        signal = Signal(Action.CLOSE, symbol, intent="close", broker=broker, strategy="close-all")
-        problem = "" if broker in self.brokers else f"Broker not configured: {broker}"
-        return Alert(signal, new_id("owner_", now), broker, now, broker_problem=problem, by_owner=True)
+    def _close_alert(self, instrument: Instrument, why: str) -> Alert:
+        """An alert of our own: on the record like any other."""
+        now = self._clock()
+        broker, market, symbol = instrument
+        signal = Signal(Action.CLOSE, symbol, intent="close", broker=broker, market=market, strategy=why)
+        problem = "" if instrument.account in self.brokers else f"Broker not configured: {broker}"
+        return Alert(signal, new_id("owner_", now), instrument.account, now, broker_problem=problem, by_owner=True)
+
+    def tell_owner(self, text: str) -> None:
+        """Something that somebody should look at. Never in the way of an order."""
+        log.warning("%s", text)
+        self.notices.append((self._clock(), text))
 
     async def _life(self, alert: Alert, ticket: Ticket) -> None:
         await self._until_ready(alert, ticket)
+        await self._until_still(alert)
         view = await self._view_for(alert)
         self._note_price(alert)
         case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
@@ -191,7 +218,29 @@ class Trader:
         if record.order is None:
             ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
             return
-        await self._see_through(record.order, ticket, case)
+        if record.exit_first is None:
+            await self._see_through(record.order, ticket, case)
+        else:
+            await self._reverse(record.exit_first, record.order, ticket, case)
+
+    async def _reverse(self, exit_first: Order, entry: Order, ticket: Ticket, case: Case) -> None:
+        """Out, then in. What never left at all is a new try when the sender sends it again."""
+        await self._see_through(exit_first, ticket, case)
+        if ticket.closed is not None and ticket.closed.never_left:
+            never = Execution(OrderStatus.NOT_PLACED, note=f"not opened: the way out failed: {ticket.closed.note}")
+            ticket.tell(await self._settle(entry, never, never_left=True))
+            return
+        await self._see_through(entry, ticket)
+
+    async def _until_still(self, alert: Alert) -> None:
+        """On futures, what an alert means depends on what is held: orders under way get a moment to end."""
+        if alert.account.market is not Market.FUTURES:
+            return
+        loop = asyncio.get_running_loop()
+        give_up_at, pause = loop.time() + self.patience.still, 0.002
+        while self.engine.books.unsettled(alert.instrument) and loop.time() < give_up_at:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
 
     async def _slow(self, case: Case) -> None:
         """The decision has its row while the exchange, or the disk, takes its time; but not for ever."""
@@ -218,13 +267,13 @@ class Trader:
 
     async def _until_ready(self, alert: Alert, ticket: Ticket) -> None:
         """Entries wait for recovery, exits do not."""
-        if alert.signal.action is Action.BUY and not self.ready.is_set():
+        if not self.ready.is_set() and may_enter(alert.signal, alert.account.market):
             ticket.problem = "recovery is not finished; send it again"
             await self.ready.wait()
             ticket.problem = ""
 
     def _note_price(self, alert: Alert) -> None:
-        paper, price = self.brokers.get(alert.broker), alert.signal.price
+        paper, price = self.brokers.get(alert.account), alert.signal.price
         # The price of a limit order is a wish, not a market price.
         if isinstance(paper, PaperClient) and price is not None and alert.signal.type is OrderType.MARKET:
             paper.saw_price(alert.signal.symbol, price)
@@ -233,10 +282,10 @@ class Trader:
         signal = alert.signal
         # A market order sized in quote currency leaves without any price: Binance works out the quantity itself.
         by_quote_amount = signal.action is Action.BUY and signal.quantity is None and signal.amount is None
-        wants_price = not by_quote_amount or not self.market.takes_quote_amounts(alert.broker, signal.symbol)
+        wants_price = not by_quote_amount or not self.market.takes_quote_amounts(alert.instrument)
         price = signal.price if signal.type is OrderType.MARKET else None
         return await self.market.view(
-            alert.broker, signal.symbol, price, wants_price=wants_price, patience_seconds=self.patience.view
+            alert.instrument, price, wants_price=wants_price, patience_seconds=self.patience.view
         )
 
     def _record_invalid(self, key: str, reason: str, field_name: str, received_at: datetime) -> DecisionRecord:
@@ -256,7 +305,7 @@ class Trader:
             raise
 
     async def _live(self, order: Order, ticket: Ticket | None, case: Case | None) -> None:
-        if ticket:
+        if ticket and order.leg != "exit":
             ticket.order = order
         if order.status is OrderStatus.INTENT:
             order = await self._wait_for_turn(order)
@@ -268,7 +317,7 @@ class Trader:
         """An order that has left."""
         if order.status is OrderStatus.UNKNOWN:
             order = await self._resolve(order)
-        self.market.refresh_soon(order.broker)
+        self.market.refresh_soon(order.account)
         again = self.engine.next_attempt(order) if order.status is OrderStatus.NOT_PLACED else None
         if again is not None:
             await self._see_through(again, ticket)
@@ -278,6 +327,7 @@ class Trader:
             ticket.tell(order)
         if order.status in RESTING:
             self._spawn(self._follow(order), self._tasks)
+        self._guardian.look_soon(order.instrument)
 
     async def _wait_for_turn(self, order: Order) -> Order:
         """A waiting exit goes when nothing of its symbol is in doubt any more; a full exit cancels what rests."""
@@ -291,13 +341,13 @@ class Trader:
         while True:
             by_amount = order.amount is not None and order.type is OrderType.MARKET
             view = await self.market.view(
-                order.broker, order.symbol, None, wants_price=by_amount, patience_seconds=self.patience.view
+                order.instrument, None, wants_price=by_amount, patience_seconds=self.patience.view
             )
             if not by_amount or view.price is not None or view.price_is_needed:
                 break
             await asyncio.sleep(self.patience.longest_look)
         released = await self._written(lambda: self._desk.release(order, view))
-        self.market.refresh_soon(order.broker)
+        self.market.refresh_soon(order.account)
         return released
 
     async def _place(self, order: Order, ticket: Ticket | None, outcome: Outcome | None) -> Order:
@@ -336,7 +386,7 @@ class Trader:
     async def _resolve(self, order: Order, left_at_least_seconds_ago: float = 0.0) -> Order:
         """Looks until the order is found, or until it is proven that it cannot appear any more."""
         loop = asyncio.get_running_loop()
-        broker = self.brokers[order.broker]
+        broker = self.brokers[order.account]
         proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_least_seconds_ago
         not_found, pause = 0, self.patience.first_look
         while True:
@@ -378,19 +428,22 @@ class Trader:
             if isinstance(answer, Found):
                 known_at, not_found = loop.time(), 0
                 order = await self._settle(current, answer.execution)
+                if order.executed_quantity != current.executed_quantity:
+                    self._guardian.look_soon(order.instrument)
             elif isinstance(answer, NotFound):
                 not_found += 1
                 if not_found >= FORGOTTEN_AFTER and loop.time() - known_at >= self.patience.forgotten:
                     order = await self._settle(current, _forgotten(current))
-        self.market.refresh_soon(order.broker)
+        self.market.refresh_soon(order.account)
+        self._guardian.look_soon(order.instrument)
 
     async def _cancel(self, order: Order) -> None:
-        answer = await self._question(self.brokers[order.broker].cancel, order)
+        answer = await self._question(self.brokers[order.account].cancel, order)
         if isinstance(answer, Found):
             await self._settle(order, answer.execution)
 
     async def _look_up(self, order: Order) -> LookUp:
-        broker = self.brokers.get(order.broker)
+        broker = self.brokers.get(order.account)
         if broker is None:
             return NoAnswer(f"{order.broker} is not configured any more")
         return await self._question(broker.look_up, order)
@@ -428,9 +481,9 @@ class Trader:
 
     async def start(self) -> None:
         """Begins the background work and recovery; `ready` is set when recovery is done."""
-        for name, broker in self.brokers.items():
+        for account, broker in self.brokers.items():
             if isinstance(broker, PaperClient):
-                self._restore_paper(name, broker)
+                self._restore_paper(account, broker)
         for work in self.market.tasks(self._watched, self.engine.limits.allowed_symbols):
             self._spawn(work, self._tasks)
         self._spawn(self._keep_csvs(), self._tasks)
@@ -450,12 +503,12 @@ class Trader:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=0.1)
 
-    def _restore_paper(self, name: str, paper: PaperClient) -> None:
+    def _restore_paper(self, account: Account, paper: PaperClient) -> None:
         books = self.engine.books
-        flows = {asset: change for (broker, asset), change in books.flows.items() if broker == name}
-        positions = [p for (broker, _), p in books.positions.items() if broker == name]
+        flows = {asset: change for (of, asset), change in books.flows.items() if of == account}
+        positions = [p for p in books.positions.values() if p.instrument.account == account]
         prices = {p.symbol: p.last_price for p in positions if p.last_price is not None}
-        paper.restore(flows, prices, [o for o in books.orders.values() if o.broker == name and o.status in RESTING])
+        paper.restore(flows, prices, [o for o in books.orders.values() if o.account == account and o.status in RESTING])
 
     async def _recover(self) -> None:
         """Every order without an ending is looked up; the books are compared with the accounts; then: ready."""
@@ -467,6 +520,8 @@ class Trader:
                 self._spawn(self._see_through(order, None), self._tasks)
         resting = (self._catch_up_resting(order) for order in orders if order.status in RESTING)
         await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
+        for instrument in self._to_guard():
+            self._guardian.look_soon(instrument)
         await self._compare_accounts()
         await self.market.first_look(self.patience.facts)
         self.ready.set()
@@ -508,39 +563,41 @@ class Trader:
     async def _compare_accounts(self) -> None:
         """Drift: the books hold more than the account has. Shown, not mended: the owner knows what was done by hand."""
         drift: list[dict[str, str]] = []
-        for name, broker in self.brokers.items():
+        for account, broker in self.brokers.items():
             if not broker.is_local:
-                drift += await self._drift_at(name, broker)
+                drift += await self._drift_at(account, broker)
         for row in drift:
             if row not in self.drift:
                 log.warning("drift: %s", row)
         self.drift = drift
 
-    async def _drift_at(self, name: str, broker: Broker) -> list[dict[str, str]]:
-        positions = [p for p in self.engine.books.positions.values() if p.broker == name and p.is_open]
+    async def _drift_at(self, account: Account, broker: Broker) -> list[dict[str, str]]:
+        positions = [p for p in self.engine.books.positions.values() if p.instrument.account == account and p.is_open]
         if not positions:
             return []
         try:
             balances = await self._ask(broker.balances)
         except BrokerError as exc:
-            log.warning("positions were not compared with %s: %s", name, exc)
-            return [row for row in self.drift if row["broker"] == name]
+            log.warning("positions were not compared with %s: %s", account, exc)
+            return [row for row in self.drift if row["broker"] == str(account)]
         rows = []
         for position in positions:
             books = self.engine.books
             # While an order of the symbol is under way, what is held is in doubt itself.
-            if books.on_symbol(name, position.symbol) or books.position(name, position.symbol) is not position:
+            if books.on(position.instrument) or books.position(position.instrument) is not position:
                 continue
             balance = balances.get(position.rules.base_asset, Balance())
             if balance.free + balance.locked < position.quantity:
                 held = {"books": plain(position.quantity), "account": plain(balance.free + balance.locked)}
-                rows.append({"broker": name, "symbol": position.symbol} | held)
+                rows.append({"broker": account.broker, "symbol": position.symbol} | held)
         return rows
 
     async def _keep_comparing(self) -> None:
         while True:
             await asyncio.sleep(self.patience.compare)
             await self._compare_accounts()
+            for instrument in self._to_guard():
+                self._guardian.look_soon(instrument)
 
     async def _keep_csvs(self) -> None:
         """A file that was locked or full is caught up within seconds of being writable again."""
@@ -559,8 +616,15 @@ class Trader:
         except JournalError as exc:
             self.journal_problem = str(exc)
 
-    def _watched(self, broker: str) -> list[str]:
-        return [p.symbol for p in self.engine.books.positions.values() if p.broker == broker and p.is_open]
+    def _watched(self, account: Account) -> list[str]:
+        positions = self.engine.books.positions.values()
+        return [p.symbol for p in positions if p.instrument.account == account and p.is_open]
+
+    def _to_guard(self) -> set[Instrument]:
+        """Positions, and protection that may be left over."""
+        books = self.engine.books
+        held = {instrument for instrument, position in books.positions.items() if position.is_open}
+        return held | {order.instrument for order in books.orders.values() if order.is_protection}
 
     # --- threads and tasks ----------------------------------------------------------------------------------------
 
@@ -578,6 +642,43 @@ class Trader:
         task = asyncio.get_running_loop().create_task(work)
         group.add(task)
         task.add_done_callback(partial(_ended, group))
+
+
+class _Hands:
+    """What the guardian has done by the trader."""
+
+    def __init__(self, trader: Trader) -> None:
+        self._trader = trader
+
+    async def look(self, instrument: Instrument) -> Guard:
+        trader = self._trader
+        return await trader._on_thread(
+            trader.engine.guard, instrument, trader.market.rules(instrument), trader._clock()
+        )
+
+    async def hand_over(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        trader = self._trader
+        job = trader._on_thread(trader._desk.protect, orders)
+        if await _is_done(job, trader.patience.order):
+            return job.result()
+        return [Unknown("no answer in time") for _ in orders]
+
+    async def settle(self, order: Order, outcome: Outcome) -> Order:
+        return await self._trader._settle(order, execution_of(outcome))
+
+    async def resolve(self, order: Order) -> Order:
+        return await self._trader._resolve(order)
+
+    async def cancel(self, order: Order) -> None:
+        await self._trader._cancel(order)
+
+    def follow(self, order: Order) -> None:
+        self._trader._spawn(self._trader._follow(order), self._trader._tasks)
+
+    async def close(self, instrument: Instrument, why: str) -> None:
+        trader = self._trader
+        trader.tell_owner(f"{instrument} at {instrument.broker} is closed, as it cannot be protected: {why}")
+        await trader.handle(trader._close_alert(instrument, "unprotected"), trader.patience.order)
 
 
 async def _is_done(future: asyncio.Future[Any], seconds: float) -> bool:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from broker import Broker
-from checks import Limits
+from case import Limits
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
+from models import Account, Market
 from paper_client import PaperClient
 from risk import RiskEngine
 from trader import Patience
@@ -31,11 +32,22 @@ class Gatehouse:
     folder: DataFolder
     journal: Journal
     engine: RiskEngine
-    brokers: Mapping[str, Broker]
+    brokers: Mapping[Account, Broker]
     csvs: Mapping[str, CsvFile]
     clock: Callable[[], datetime]
     patience: Patience
     started_at: datetime
+
+    def account_for(self, broker: str, market: Market | None) -> Account:
+        """Where an alert goes that says so much. Without a market: spot, where that is on."""
+        if market is None:
+            spot, futures = Account(broker, Market.SPOT), Account(broker, Market.FUTURES)
+            return futures if futures in self.brokers and spot not in self.brokers else spot
+        return Account(broker, market)
+
+    def label(self, account: Account) -> str:
+        """The broker's name; of one with two markets, `BINANCE` and `BINANCE futures`."""
+        return str(account) if Account(account.broker, Market.SPOT) in self.brokers else account.broker
 
 
 def open_gatehouse(
@@ -109,15 +121,13 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
 
 
-def build_brokers(settings: Settings) -> dict[str, Broker]:
+def build_brokers(settings: Settings) -> dict[Account, Broker]:
     """Only what is configured. An exchange's library is imported only when there are keys for it."""
-    brokers: dict[str, Broker] = {"PAPER": PaperClient(settings.paper_balance_usdt)}
+    brokers: list[Broker] = [PaperClient(settings.paper_balance_usdt)]
     for name in settings.brokers:
-        if name == "BINANCE":
-            brokers[name] = _binance(settings, name, "binance")
-        if name == "BINANCE_REAL":
-            brokers[name] = _binance(settings, name, "binance_real")
-    return brokers
+        if name in ("BINANCE", "BINANCE_REAL"):
+            brokers.append(_binance(settings, name, name.lower()))
+    return {broker.account: broker for broker in brokers}
 
 
 def _binance(settings: Settings, name: str, prefix: str) -> Broker:

@@ -8,13 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 from books import Decided
-from checks import Limits
+from case import Limits
 from models import (
     ZERO,
+    Account,
     Decision,
     DecisionRecord,
     Execution,
     Fee,
+    Instrument,
     Market,
     Order,
     OrderStatus,
@@ -37,6 +39,13 @@ LIMITS = Limits(
     capital_allocation_percent=None, leverage=1, max_leverage=10, stop_loss_percent=None, take_profit_percent=None,
     trailing_stop_percent=None,
 )  # fmt: skip
+
+
+BINANCE = Account("BINANCE", Market.SPOT)
+
+
+def at(symbol: str, market: Market = Market.SPOT) -> Instrument:
+    return Instrument("BINANCE", market, symbol)
 
 
 def an_order(status: OrderStatus = S.SENT, **changes: Any) -> Order:
@@ -71,7 +80,7 @@ def view_at(now: datetime) -> View:
 
 def decide(engine: RiskEngine, signal: Signal, now: datetime = NOW, key: str = "") -> DecisionRecord:
     rules = replace(RULES, symbol=signal.symbol, base_asset=signal.symbol.removesuffix("USDT"))
-    alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", "BINANCE", now)
+    alert = Alert(signal, key or f"key {len(engine.books.orders)} {now} {signal}", BINANCE, now)
     (record,) = engine.decide([Request(alert, replace(view_at(now), rules=rules), lambda: True)], lambda: now)
     assert isinstance(record, DecisionRecord), record
     return record

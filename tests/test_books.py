@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from builders import LIMITS, NOW, RULES, D, S, an_exit, an_order, decide, decided, done, view_at
+from builders import BINANCE, LIMITS, NOW, RULES, D, S, an_exit, an_order, at, decide, decided, done, view_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +51,7 @@ def told(books: Books, order: Order, *executions: Execution, at: datetime = NOW)
 
 
 def held(books: Books) -> Position:
-    position = books.position("BINANCE", "BTCUSDT")
+    position = books.position(at("BTCUSDT"))
     assert position is not None
     return position
 
@@ -108,7 +108,7 @@ def test_a_report_without_fees_keeps_the_fees_known_before() -> None:
 def test_an_entry_counts_from_its_decision_on_and_once() -> None:
     books = fold(Books(), decided(an_order()))
     assert (books.entries_today, books.open_trades) == (1, 1)
-    assert books.last_entry_at("BINANCE", "BTCUSDT") == NOW
+    assert books.last_entry_at(at("BTCUSDT"), Side.BUY) == NOW
     for execution in (Execution(S.UNKNOWN), done("0.4", "100", status=S.PARTIALLY_FILLED), done("1", "100")):
         books = fold(books, OrderChanged(advanced(books, books.orders["gh1"], execution, NOW), NOW))
         assert (books.entries_today, books.open_trades) == (1, 1)
@@ -118,11 +118,11 @@ def test_an_entry_counts_from_its_decision_on_and_once() -> None:
 @pytest.mark.parametrize("ending", [S.NOT_PLACED, S.REJECTED])
 def test_what_was_never_placed_gives_everything_back(ending: OrderStatus) -> None:
     books = fold(Books(), decided(an_order()))
-    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 100
+    assert books.quote_set_aside(BINANCE, "USDT", NOW) == 100
     books = fold(books, OrderChanged(advanced(books, books.orders["gh1"], Execution(ending), NOW), NOW))
     assert (books.entries_today, books.open_trades) == (0, 0)
-    assert books.last_entry_at("BINANCE", "BTCUSDT") is None
-    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 0
+    assert books.last_entry_at(at("BTCUSDT"), Side.BUY) is None
+    assert books.quote_set_aside(BINANCE, "USDT", NOW) == 0
     assert books.positions == {}
 
 
@@ -130,7 +130,7 @@ def test_what_was_never_placed_gives_everything_back(ending: OrderStatus) -> Non
 def test_what_was_placed_and_ended_without_a_fill_still_counts_today(ending: OrderStatus) -> None:
     books = told(Books(), an_order(), Execution(S.NEW), Execution(ending))
     assert (books.entries_today, books.open_trades) == (1, 0)
-    assert books.last_entry_at("BINANCE", "BTCUSDT") == NOW
+    assert books.last_entry_at(at("BTCUSDT"), Side.BUY) == NOW
 
 
 def test_an_order_that_turns_up_after_all_counts_again_and_is_held() -> None:
@@ -142,17 +142,17 @@ def test_an_order_that_turns_up_after_all_counts_again_and_is_held() -> None:
 def test_the_return_of_one_cooldown_leaves_the_others() -> None:
     other = an_order(client_order_id="gh9", symbol="ETHUSDT", created_at=NOW)
     books = told(fold(Books(), decided(other)), an_order(), Execution(S.NOT_PLACED))
-    assert books.last_entry_at("BINANCE", "ETHUSDT") == NOW
+    assert books.last_entry_at(at("ETHUSDT"), Side.BUY) == NOW
     later = NOW + timedelta(seconds=90)
     books = fold(fold(books, decided(an_order())), decided(an_order(client_order_id="gh3", created_at=later), later))
     books = fold(books, OrderChanged(replace(books.orders["gh1"], status=S.NOT_PLACED), later))
-    assert books.last_entry_at("BINANCE", "BTCUSDT") == later
+    assert books.last_entry_at(at("BTCUSDT"), Side.BUY) == later
 
 
 def test_an_exit_counts_for_nothing() -> None:
     books = fold(Books(), decided(an_exit()))
     assert (books.entries_today, books.open_trades, books.last_accepted) == (0, 0, {})
-    assert books.base_being_sold("BINANCE", "BTCUSDT") == 1
+    assert books.base_being_closed(at("BTCUSDT")) == 1
 
 
 def test_a_refusal_changes_nothing() -> None:
@@ -162,10 +162,10 @@ def test_a_refusal_changes_nothing() -> None:
 
 def test_money_of_an_order_that_ended_stays_aside_until_a_newer_balance_shows_it() -> None:
     books = told(Books(), an_order(), done("0.9", "100"))
-    assert books.quote_set_aside("BINANCE", "USDT", NOW) == 90
-    assert books.quote_set_aside("BINANCE", "USDT", NOW - timedelta(seconds=5)) == 90
-    assert books.quote_set_aside("BINANCE", "USDT", NOW + timedelta(microseconds=1)) == 0
-    assert books.quote_set_aside("BINANCE", "USDC", NOW) == 0
+    assert books.quote_set_aside(BINANCE, "USDT", NOW) == 90
+    assert books.quote_set_aside(BINANCE, "USDT", NOW - timedelta(seconds=5)) == 90
+    assert books.quote_set_aside(BINANCE, "USDT", NOW + timedelta(microseconds=1)) == 0
+    assert books.quote_set_aside(BINANCE, "USDC", NOW) == 0
     assert books.quote_set_aside("PAPER", "USDT", NOW) == 0
 
 
@@ -225,7 +225,7 @@ def buy(quantity: str, price: str, *fees: tuple[str, str], opens_lot: bool = Tru
 
 
 def sell(quantity: str, price: str, *fees: tuple[str, str]) -> Trade:
-    return replace(buy(quantity, price, *fees), side=Side.SELL)
+    return replace(buy(quantity, price, *fees), side=Side.SELL, may_open=False)
 
 
 def seen(*values: object) -> tuple[object, ...]:
@@ -303,7 +303,7 @@ def test_parts_of_one_order_are_one_lot_and_add_up() -> None:
     assert seen(position.quantity, position.cost, position.lots) == (D("0.9994"), 100, (D("0.9994"),))
     assert books.open_trades == 1
     assert books.flows == {
-        ("BINANCE", "BTC"): D("0.9994"), ("BINANCE", "USDT"): D(-100), ("BINANCE", "BNB"): D("-0.001")
+        at("BTC"): D("0.9994"), at("USDT"): D(-100), at("BNB"): D("-0.001")
     }  # fmt: skip
 
 
@@ -317,16 +317,18 @@ def test_parts_of_one_exit_realise_what_the_whole_would() -> None:
         done("1", "120", ("USDT", "0.12")),
     )
     assert books.recent[-1].realized_pnl == books.realized_today == held(books).realized_pnl == D("19.88")
-    assert seen(held(books).quantity, books.sellable("BINANCE", "BTCUSDT")) == (0, 0)
+    assert seen(held(books).quantity, books.closable(at("BTCUSDT"), Side.SELL)) == (0, 0)
 
 
 def test_what_is_being_sold_is_no_longer_sellable_and_only_the_rest_once_a_part_is_gone() -> None:
     books = told(Books(), an_order(), done("1", "100"))
     exit_ = an_exit(quantity=D("0.6"), reserved_base=D("0.6"))
-    assert told(books, exit_).sellable("BINANCE", "BTCUSDT") == D("0.4")
+    assert told(books, exit_).closable(at("BTCUSDT"), Side.SELL) == D("0.4")
     part = done("0.2", "100", status=S.PARTIALLY_FILLED)
-    assert told(books, exit_, part).sellable("BINANCE", "BTCUSDT") == D("0.4")
-    assert told(books, exit_, part, done("0.2", "100", status=S.CANCELED)).sellable("BINANCE", "BTCUSDT") == D("0.8")
+    assert told(books, exit_, part).closable(at("BTCUSDT"), Side.SELL) == D("0.4")
+    assert told(books, exit_, part, done("0.2", "100", status=S.CANCELED)).closable(at("BTCUSDT"), Side.SELL) == D(
+        "0.8"
+    )
 
 
 amounts = st.decimals("0.001", "1000", places=3)
@@ -340,7 +342,7 @@ def test_nothing_is_ever_held_below_zero_and_profit_adds_up(moves: list[tuple[Si
     position, realized = Position("BINANCE", "BTCUSDT", RULES), ZERO
     for side, quantity, price, asset in moves:
         fee = Fee(asset, (quantity if asset == "BTC" else price) / 1000)
-        position, gained = after_trade(position, Trade(side, quantity, quantity * price, (fee,)))
+        position, gained = after_trade(position, Trade(side, quantity, quantity * price, (fee,), may_open=side is Side.BUY))
         realized += gained or ZERO
         assert position.quantity >= 0
         assert position.cost >= 0
@@ -458,10 +460,10 @@ def _nothing_impossible(before: Books, books: Books) -> None:
     assert books.open_trades >= 0
     assert all(position.quantity >= 0 and position.cost >= 0 for position in books.positions.values())
     assert all(not order.has_ended for order in books.orders.values())
-    assert all(books.sellable("BINANCE", symbol) >= 0 for symbol in ("BTCUSDT", "ETHUSDT"))
+    assert all(books.closable(at(symbol), Side.SELL) >= 0 for symbol in ("BTCUSDT", "ETHUSDT"))
     for asset in ("BTC", "ETH"):
-        position = books.position("BINANCE", f"{asset}USDT")
-        flow = books.flows.get(("BINANCE", asset), ZERO)
+        position = books.position(at(f"{asset}USDT"))
+        flow = books.flows.get((BINANCE, asset), ZERO)
         assert flow <= (position.quantity if position else ZERO), "what the owner sold besides was not ours"
 
 

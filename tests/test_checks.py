@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import at
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import checks
 import sizing
-from books import Books
+from books import Books, Missed
 from checks import CHECKS, Case, Limits, judge, judge_all, missed_alert
 from models import (
     ZERO,
@@ -37,7 +38,10 @@ from sizing import View
 
 D = Decimal
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RULES = SymbolRules("BTCUSDT", "BTC", "USDT", quantity_step=D("0.001"), min_quantity=D("0.001"), min_notional=D(5))
+RULES = SymbolRules(
+    "BTCUSDT", "BTC", "USDT", quantity_step=D("0.001"), min_quantity=D("0.001"), min_notional=D(5),
+    order_types=frozenset({"MARKET", "LIMIT", "STOP", "TAKE_PROFIT", "TRAILING_STOP"}),
+)  # fmt: skip
 LIMITS = Limits(
     min_confidence=D(50),
     default_confidence=D(100),
@@ -53,7 +57,11 @@ LIMITS = Limits(
     allowed_symbols=(),
     allowed_strategies=(),
     direction="both",
-    capital_allocation_percent=None, leverage=1, max_leverage=10, stop_loss_percent=None, take_profit_percent=None,
+    capital_allocation_percent=None,
+    leverage=1,
+    max_leverage=10,
+    stop_loss_percent=None,
+    take_profit_percent=None,
     trailing_stop_percent=None,
 )
 VIEW = View(rules=RULES, price=D(100), free_quote=D(1000), free_base=ZERO, balance_asked_at=NOW)
@@ -73,7 +81,8 @@ def a_case(**changes: Any) -> Case:
         parts[HOMES[name]] = replace(parts[HOMES[name]], **{field: changes.pop(name)})
     if parts["view"].rules is RULES:
         parts["view"] = replace(parts["view"], rules=parts["rules"])
-    return Case(parts["signal"], "BINANCE", parts["view"], parts["books"], parts["limits"], NOW, **changes)
+    instrument = at(parts["signal"].symbol, changes.pop("traded_on", Market.SPOT))
+    return Case(parts["signal"], instrument, parts["view"], parts["books"], parts["limits"], NOW, **changes)
 
 
 def an_order(status: OrderStatus = OrderStatus.UNKNOWN, **changes: Any) -> Order:
@@ -87,7 +96,7 @@ def an_order(status: OrderStatus = OrderStatus.UNKNOWN, **changes: Any) -> Order
 def holding(quantity: str = "1", **changes: Any) -> Books:
     held = D(quantity)
     position = Position("BINANCE", "BTCUSDT", RULES, held, held * 100, (held,))
-    return replace(Books(day=NOW.date(), positions={("BINANCE", "BTCUSDT"): position}), **changes)
+    return replace(Books(day=NOW.date(), positions={at("BTCUSDT"): position}), **changes)
 
 
 def with_orders(*orders: Order, **changes: Any) -> Books:
@@ -96,7 +105,7 @@ def with_orders(*orders: Order, **changes: Any) -> Books:
 
 def three_open_trades() -> Books:
     position = Position("BINANCE", "ETHUSDT", RULES, D(3), D(30), (D(1), D(1), D(1)))
-    return Books(day=NOW.date(), positions={("BINANCE", "ETHUSDT"): position})
+    return Books(day=NOW.date(), positions={at("ETHUSDT"): position})
 
 
 def fired(seconds_ago: float) -> datetime:
@@ -104,25 +113,94 @@ def fired(seconds_ago: float) -> datetime:
 
 
 def entered(seconds_ago: float) -> Books:
-    return Books(day=NOW.date(), last_accepted={("BINANCE", "BTCUSDT", Side.BUY): fired(seconds_ago)})
+    return Books(day=NOW.date(), last_accepted={(at("BTCUSDT"), Side.BUY): fired(seconds_ago)})
 
 
+def overtook(seconds_ago: float) -> Books:
+    """The alert from flat to short was followed while a long was held; the one from long to flat had not come."""
+    return Books(day=NOW.date(), missed={at("BTCUSDT"): Missed("long", "flat", fired(seconds_ago))})
+
+
+FUTURES: dict[str, Any] = {"traded_on": Market.FUTURES}
+SHORT: dict[str, Any] = FUTURES | {"action": Action.SELL}
+BEHIND: dict[str, Any] = {"action": Action.SELL, "prev_market_position": "long", "market_position": "flat"}
 SELL: dict[str, Any] = {"action": Action.SELL, "books": holding()}
 UNJUDGED = "cannot be ruled out"
 
 # Per check: what still passes, what is the first to be refused, the refusal's code and how its reason begins.
 BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], str, str]] = [
     (checks.broker_is_configured, {}, {"broker_problem": "Broker not configured: BINGX"}, "broker", "Broker not conf"),
-    (checks.this_version_can_do_it, {"market": Market.SPOT}, {"market": Market.FUTURES}, "market", "Not available"),
+    (checks.market_is_on, {}, {"market_problem": "BTCUSDT means futures"}, "market", "Market not available: BTCUSDT"),
     (checks.this_version_can_do_it, {"leverage": D(1)}, {"leverage": D("1.5")}, "leverage", "Not available"),
     (checks.this_version_can_do_it, {"leverage": D("1.0")}, {"leverage": D("0.5")}, "leverage", "Not available"),
-    (checks.this_version_can_do_it, {"stop_loss": None}, {"stop_loss": D(90)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {}, {"stop_loss_percent": D(1)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {}, {"stop_loss_offset": D(1)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {"take_profits": ()}, {"take_profits": (D(9),)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {}, {"take_profit_percent": D(1)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {}, {"take_profit_offset": D(1)}, "protection", "Not available"),
-    (checks.this_version_can_do_it, {}, {"trailing_percent": D(1)}, "protection", "Not available"),
+    (
+        checks.this_version_can_do_it,
+        {"take_profits": (D(110),)},
+        {"take_profits": (D(110), D(120))},
+        "protection",
+        "Not available",
+    ),
+    (checks.leverage_is_allowed, FUTURES | {"leverage": D(10)}, FUTURES | {"leverage": D(11)}, "leverage", "Lev"),
+    (checks.leverage_is_allowed, FUTURES | {"leverage": D(1)}, FUTURES | {"leverage": D("0.5")}, "leverage", "Lev"),
+    (checks.leverage_is_allowed, FUTURES | {"leverage": D(2)}, FUTURES | {"leverage": D("2.5")}, "leverage", "Lev"),
+    (checks.direction_is_allowed, SHORT | {"direction": "short"}, SHORT | {"direction": "long"}, "direction", "Dir"),
+    (
+        checks.overtaken,
+        {"books": overtook(30.001)} | BEHIND,
+        {"books": overtook(30)} | BEHIND,
+        "overtaken",
+        "Overtaken: the alert that came after this one (from long to flat)",
+    ),
+    (
+        checks.overtaken,
+        {"books": overtook(1)} | BEHIND | {"prev_market_position": "short"},
+        {"books": overtook(1)} | BEHIND,
+        "overtaken",
+        "Overtaken",
+    ),
+    (checks.protection_is_possible, {"stop_loss": D("99.9")}, {"stop_loss": D(100)}, "protection", "Protection not po"),
+    (checks.protection_is_possible, SHORT | {"stop_loss": D(101)}, SHORT | {"stop_loss": D(100)}, "protection", "Prot"),
+    (checks.protection_is_possible, {"take_profits": (D(101),)}, {"take_profits": (D(100),)}, "protection", "Protect"),
+    (
+        checks.protection_is_possible,
+        SHORT | {"take_profits": (D(99),)},
+        SHORT | {"take_profits": (D(100),)},
+        "protection",
+        "Protection not possible: take_profit 100 must be below the price 100",
+    ),
+    (checks.protection_is_possible, SHORT | {"take_profit_percent": D(99)}, SHORT | {"take_profit_percent": D(100)},
+     "protection", "Protection not possible: take_profit 0"),
+    (checks.protection_is_possible, {"stop_loss_percent": D(1)}, {"stop_loss_percent": D(100)}, "protection", "Protec"),
+    (checks.protection_is_possible, {"trailing_percent": D("0.1")}, {"trailing_percent": D("0.09")}, "protection", "P"),
+    (checks.protection_is_possible, {"trailing_percent": D(20)}, {"trailing_percent": D("20.1")}, "protection", "Prot"),
+    (
+        checks.protection_is_possible,
+        {"trailing_percent": D("0.15")},
+        FUTURES | {"trailing_percent": D("0.15")},
+        "protection",
+        "Protection not possible: trailing 0.15 %",
+    ),
+    (
+        checks.protection_is_possible,
+        FUTURES | {"trailing_percent": D(1), "stop_loss": D(90)},
+        {"trailing_percent": D(1), "stop_loss": D(90)},
+        "protection",
+        "Protection not possible: spot takes either",
+    ),
+    (
+        checks.protection_is_possible,
+        {"stop_loss": D(90)},
+        {"stop_loss": D(90), "order_types": frozenset({"MARKET", "LIMIT"})},
+        "protection",
+        "Protection not possible: BTCUSDT takes no stop_loss",
+    ),
+    (
+        checks.protection_is_possible,
+        {"stop_loss": D(60), "min_notional": D("5.94")},
+        {"stop_loss": D(60), "min_notional": D("5.95")},
+        "protection",
+        "Protection not possible: an exit at 60 would be 5.94, smallest is 5.95",
+    ),
     (checks.this_version_can_do_it, {"type": OrderType.LIMIT}, {"type": OrderType.STOP}, "type", "Not available"),
     (checks.this_version_can_do_it, {}, {"type": OrderType.STOP_LIMIT}, "type", "Not available"),
     (checks.this_version_can_do_it, {}, {"type": OrderType.TRAILING_STOP}, "type", "Not available"),
@@ -136,20 +214,6 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
     (checks.this_version_can_do_it, {"amount": D(5)}, {"amount": D(5), "amount_is_margin": True}, "size", "Not avail"),
     (checks.this_version_can_do_it, {"percent_of": "balance"}, {"percent_of": "risk"}, "size", "Not available"),
     (checks.this_version_can_do_it, {"action": Action.CLOSE}, {"action": Action.CANCEL}, "cancel", "Not available"),
-    (
-        checks.this_version_can_do_it,
-        {"action": Action.TARGET, "position_size": ZERO},
-        {"action": Action.TARGET, "position_size": D(1)},
-        "target",
-        "Not available",
-    ),
-    (
-        checks.this_version_can_do_it,
-        {"position_size": D(1), "quantity": D(1)},
-        {"position_size": D(1)},
-        "target",
-        "Not available",
-    ),
     (
         checks.this_version_can_do_it,
         {"prev_market_position": "short", "quantity": D(2), "position_size": D(1)},
@@ -261,11 +325,11 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         "balance",
         "Balance below minimum: 9.99 free",
     ),
-    (checks.something_to_sell, SELL, {"action": Action.SELL}, "no_position", "No position to sell"),
-    (checks.something_to_sell, {}, {"reduce_only": True}, "no_position", "No position to close"),
-    (checks.something_to_sell, {}, {"intent": "close_short"}, "no_position", "No position to close"),
+    (checks.something_to_do, SELL, {"action": Action.SELL}, "no_position", "No position to sell"),
+    (checks.something_to_do, {}, {"reduce_only": True}, "no_position", "No position to close"),
+    (checks.something_to_do, {}, {"intent": "close_short"}, "no_position", "No position to close"),
     (
-        checks.something_to_sell,
+        checks.something_to_do,
         {"action": Action.SELL, "quantity": D(1)},
         {"action": Action.SELL, "amount": D(1)},
         "no_position",
@@ -457,15 +521,18 @@ def test_what_nothing_speaks_against_passes_every_check() -> None:
 def test_the_first_refusal_wins_in_the_order_of_the_policy() -> None:
     """Everything is wrong at first; whatever is named gets mended, and the next refusal shows."""
     wrong: dict[str, Any] = {
-        "broker_problem": "Broker not configured", "stop_loss": D(1), "paused": True, "allowed_strategies": ("other",),
+        "broker_problem": "Broker not configured", "market_problem": "off", "type": OrderType.STOP, "paused": True,
+        "allowed_strategies": ("other",),
         "allowed_symbols": ("ETHUSDT",), "direction": "short", "fired_at": fired(61), "confidence": D(1),
-        "trading": False, "market_price": None, "price_is_needed": True, "free_quote": D(50), "min_balance_usdt": D(60),
+        "trading": False, "trailing_percent": D(50), "market_price": None, "price_is_needed": True, "free_quote": D(50),
+        "min_balance_usdt": D(60),
         "quantity": D("1.000000001"), "min_notional": D(1000), "max_open_trades": 0, "entries_today": 10,
-        "realized_today": D(-10), "last_accepted": {("BINANCE", "BTCUSDT", Side.BUY): NOW},
+        "realized_today": D(-10), "last_accepted": {(at("BTCUSDT"), Side.BUY): NOW},
     }  # fmt: skip
     mended: list[tuple[str, dict[str, Any]]] = [
         ("broker", {"broker_problem": ""}),
-        ("protection", {"stop_loss": None}),
+        ("market", {"market_problem": ""}),
+        ("type", {"type": OrderType.MARKET}),
         ("paused", {"paused": False}),
         ("strategy", {"allowed_strategies": ()}),
         ("symbol", {"allowed_symbols": ()}),
@@ -474,6 +541,7 @@ def test_the_first_refusal_wins_in_the_order_of_the_policy() -> None:
         ("confidence", {"confidence": D(50)}),
         ("symbol", {"trading": True}),
         ("price", {"market_price": D(100)}),
+        ("protection", {"trailing_percent": None}),
         ("balance", {"min_balance_usdt": D(1)}),
         ("precision", {"quantity": D(1)}),
         ("size", {"max_risk_per_trade": D(100)}),
@@ -579,7 +647,7 @@ def test_a_close_sells_no_more_than_is_held_and_a_plain_sell_what_it_says() -> N
 def test_what_other_orders_sell_already_is_not_sold_again() -> None:
     selling = an_order(OrderStatus.NEW, side=Side.SELL, is_entry=False, reserved_base=D("0.7"), reserved_quote=ZERO)
     case = a_case(action=Action.SELL, percent=D(50), books=replace(holding(), orders={"gh1": selling}))
-    assert case.sellable == D("0.3")
+    assert case.closable == D("0.3")
     assert case.size.quantity == D("0.15")
 
 
@@ -683,9 +751,9 @@ def test_no_accepted_entry_exceeds_a_limit_leaves_the_step_or_is_rounded_up(
         type=OrderType.LIMIT if limit else OrderType.MARKET,
     )  # fmt: skip
     limits = replace(LIMITS, max_risk_per_trade=maximum, min_balance_usdt=ZERO)
-    case = Case(signal, "BINANCE", View(rules, price, free, ZERO, NOW), Books(day=NOW.date()), limits, NOW)
+    case = Case(signal, at("BTCUSDT"), View(rules, price, free, ZERO, NOW), Books(day=NOW.date()), limits, NOW)
     size = case.size
-    wanted = sizing.entry_wish(signal, None, limits.trade_amount_usdt)
+    wanted = sizing.entry_wish(signal, sizing.default_wish(None, limits.trade_amount_usdt))
     if size.quantity is not None:
         assert is_on_grid(size.quantity, step)
         assert limit or is_on_grid(size.quantity, market_step) or market_step < step

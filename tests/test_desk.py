@@ -40,7 +40,7 @@ class Office:
 
     def case(self) -> Case:
         self.number += 1
-        alert = Alert(Signal(Action.BUY, "BTCUSDT", price=D(100)), f"key {self.number}", "PAPER", now())
+        alert = Alert(Signal(Action.BUY, "BTCUSDT", price=D(100)), f"key {self.number}", self.paper.account, now())
         view = View(self.paper.symbol_rules("BTCUSDT"), D(100), D(10_000), D(0), now(), price_is_needed=True)
         return Case(alert, view, Claim(), self.loop.create_future())
 
@@ -66,7 +66,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
     paper.saw_price("BTCUSDT", D(100))
     with ThreadPoolExecutor(4) as threads:
         files = csv(SIGNALS, SIGNALS_COLUMNS), csv(TRADES, TRADES_COLUMNS)
-        yield Office(Desk(engine, {"PAPER": paper}, *files, now, threads), engine, paper, loop)
+        yield Office(Desk(engine, {paper.account: paper}, *files, now, threads), engine, paper, loop)
     loop.close()
 
 

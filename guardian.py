@@ -1,0 +1,116 @@
+"""Keeps every position protected that asked for it: places what is missing, takes away what is left over.
+
+It looks at what is, not at what happened: after a fill, a restart or a lost reply the same look finds what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker import Outcome
+from journal import JournalError
+from models import RESTING, Instrument, Order, OrderStatus
+from risk import Guard
+
+log = logging.getLogger("gatehouse.guardian")
+
+
+class Hands(Protocol):
+    """What the guardian needs done; each ends with the books knowing what became of it."""
+
+    async def look(self, instrument: Instrument) -> Guard:
+        """Raises JournalError."""
+
+    async def hand_over(self, orders: Sequence[Order]) -> Sequence[Outcome]: ...
+    async def settle(self, order: Order, outcome: Outcome) -> Order: ...
+    async def resolve(self, order: Order) -> Order: ...
+    async def cancel(self, order: Order) -> None: ...
+    def follow(self, order: Order) -> None: ...
+    async def close(self, instrument: Instrument, why: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """In seconds."""
+
+    look: float = 0.05  # between two looks while something is under way, and growing from there
+    longest: float = 2.0
+    resend: float = 0.5  # before protection that certainly never left is sent again
+    give_up: float = 10.0  # so long a position may be without the protection it asked for, then it is closed
+    again: float = 30.0  # after that failed, too, before the next try
+
+
+class Guardian:
+    """One look at a time per instrument. All on one event loop."""
+
+    def __init__(self, hands: Hands, spawn: Callable[..., None], pauses: Pauses) -> None:
+        self._hands = hands
+        self._spawn = spawn
+        self._pauses = pauses
+        self._looking: dict[Instrument, bool] = {}  # True: something changed meanwhile, look again
+        self._not_before: dict[Instrument, float] = {}
+
+    def look_soon(self, instrument: Instrument) -> None:
+        if instrument in self._looking:
+            self._looking[instrument] = True
+            return
+        self._looking[instrument] = False
+        self._spawn(self._watch(instrument))
+
+    async def _watch(self, instrument: Instrument) -> None:
+        try:
+            again = True
+            while again:
+                self._looking[instrument] = False
+                await self._until_all_is_well(instrument)
+                again = self._looking[instrument]
+        finally:
+            del self._looking[instrument]
+
+    async def _until_all_is_well(self, instrument: Instrument) -> None:
+        loop = asyncio.get_running_loop()
+        pause, unprotected_since = self._pauses.look, loop.time()
+        while loop.time() >= self._not_before.get(instrument, 0.0):
+            try:
+                guard = await self._hands.look(instrument)
+            except JournalError as exc:
+                log.error("protection of %s waits for the journal: %s", instrument, exc)
+                guard = Guard(waits=True)
+            if guard.place:
+                settled = await self._place(guard.place)
+                why = _failure(settled)
+                if not why:
+                    continue
+                refused = any(order.status is OrderStatus.REJECTED for order in settled)
+                if refused or loop.time() - unprotected_since >= self._pauses.give_up:
+                    self._not_before[instrument] = loop.time() + self._pauses.again
+                    await self._hands.close(instrument, why)
+                    return
+                await asyncio.sleep(self._pauses.resend)
+            elif guard.cancel:
+                for order in guard.cancel:
+                    await self._hands.cancel(order)
+            elif not guard.waits:
+                return
+            if guard.waits or guard.cancel:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, self._pauses.longest)
+
+    async def _place(self, orders: Sequence[Order]) -> list[Order]:
+        outcomes = await self._hands.hand_over(orders)
+        settled = [await self._hands.settle(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+        settled = [await self._hands.resolve(o) if o.status is OrderStatus.UNKNOWN else o for o in settled]
+        for order in settled:
+            if order.status in RESTING:
+                self._hands.follow(order)
+        return settled
+
+
+def _failure(orders: Sequence[Order]) -> str:
+    """Why the position is not protected by these orders; empty when it is."""
+    failed = [order for order in orders if order.status in (OrderStatus.REJECTED, OrderStatus.NOT_PLACED)]
+    return "; ".join(f"{order.leg}: {order.note}" for order in failed)
