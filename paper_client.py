@@ -8,10 +8,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 from broker import Balance, BrokerError, Done, Found, LookUp, NotFound, Outcome, Refused, UnknownSymbol
-from models import RESTING, ZERO, Execution, Fee, Order, OrderStatus, OrderType, Side, SymbolRules, plain, round_down
+from models import (
+    RESTING,
+    ZERO,
+    Account,
+    Execution,
+    Fee,
+    HeldThere,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    RestsThere,
+    Side,
+    SymbolRules,
+    TradedThere,
+    plain,
+    round_down,
+)
 
 PAPER = "PAPER"
 QUOTE = "USDT"
@@ -26,6 +44,7 @@ class PaperClient:
 
     name = PAPER
     is_local = True
+    account = Account(PAPER, Market.SPOT)
     # Orders are placed within the call, and a restart forgets those that were never recorded.
     absence_is_proven_after_seconds = 0.0
 
@@ -50,6 +69,9 @@ class PaperClient:
     def keep_warm(self) -> None:
         """There is no connection."""
 
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """There is no leverage to set."""
+
     def saw_price(self, symbol: str, price: Decimal) -> None:
         """A market price went by: it is the last known one now, and resting orders that it crosses fill."""
         with self._lock:
@@ -73,6 +95,9 @@ class PaperClient:
             if price is not None and (order.type is OrderType.MARKET or _crosses(order, price)):
                 self._fill(order, price)
             return Done(self._orders[order.client_order_id][1])
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        return [self.place(order) for order in orders]
 
     def look_up(self, order: Order) -> LookUp:
         with self._lock:
@@ -107,6 +132,19 @@ class PaperClient:
         with self._lock:
             locked = {asset: self._locked(asset) for asset in self._free}
             return {asset: Balance(total - locked[asset], locked[asset]) for asset, total in self._free.items()}
+
+    def positions(self) -> Sequence[HeldThere]:
+        return ()
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        """Nobody else trades here."""
+        return ()
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        return ()
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        """There are none."""
 
     def _forget_old_endings(self) -> None:
         ended = [key for key, (_, execution) in self._orders.items() if execution.status not in RESTING]
