@@ -133,7 +133,7 @@ class BinanceLink:
         self, call: Callable[..., Any], symbol: str, since: datetime, longest_ms: int
     ) -> list[Mapping[str, Any]]:
         """All trades from then on, each once, oldest first, in the spans and pages that Binance allows."""
-        now_ms = round(time.time() * 1000 + self._client.timestamp_offset)
+        now_ms = self._now_ms()
         start = max(int(since.timestamp() * 1000), now_ms - HISTORY_MS)
         found: dict[int, Mapping[str, Any]] = {}
         while start <= now_ms:
@@ -208,6 +208,9 @@ class BinanceLink:
     def _paused(self) -> Outcome | None:
         wait = self._quiet_for()
         return Refused(f"{self.name} asked for a pause", never_left=True, retry_after_seconds=wait) if wait else None
+
+    def _now_ms(self) -> int:
+        return int(time.time() * 1000 + self._client.timestamp_offset)
 
     def _server_time(self) -> Any:
         """The reply of this server's own clock: spot and futures do not share one."""
