@@ -43,8 +43,8 @@ class PaperClient:
     """A Broker. Fees are taken as Binance takes them: from what is received."""
 
     name = PAPER
-    account = Account(PAPER, Market.SPOT)
     is_local = True
+    account = Account(PAPER, Market.SPOT)
     # Orders are placed within the call, and a restart forgets those that were never recorded.
     absence_is_proven_after_seconds = 0.0
 
@@ -68,6 +68,9 @@ class PaperClient:
 
     def keep_warm(self) -> None:
         """There is no connection."""
+
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """There is no leverage to set."""
 
     def saw_price(self, symbol: str, price: Decimal) -> None:
         """A market price went by: it is the last known one now, and resting orders that it crosses fill."""
@@ -95,21 +98,6 @@ class PaperClient:
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         return [self.place(order) for order in orders]
-
-    def prepare(self, symbol: str, leverage: Decimal) -> None:
-        """Nothing to set."""
-
-    def positions(self) -> Sequence[HeldThere]:
-        return ()
-
-    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
-        return ()
-
-    def open_orders(self) -> Sequence[RestsThere]:
-        return ()
-
-    def cancel_stray(self, stray: RestsThere) -> None:
-        """There are none."""
 
     def look_up(self, order: Order) -> LookUp:
         with self._lock:
@@ -144,6 +132,19 @@ class PaperClient:
         with self._lock:
             locked = {asset: self._locked(asset) for asset in self._free}
             return {asset: Balance(total - locked[asset], locked[asset]) for asset, total in self._free.items()}
+
+    def positions(self) -> Sequence[HeldThere]:
+        return ()
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        """Nobody else trades here."""
+        return ()
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        return ()
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        """There are none."""
 
     def _forget_old_endings(self) -> None:
         ended = [key for key, (_, execution) in self._orders.items() if execution.status not in RESTING]

@@ -303,7 +303,7 @@ def test_parts_of_one_order_are_one_lot_and_add_up() -> None:
     assert seen(position.quantity, position.cost, position.lots) == (D("0.9994"), 100, (D("0.9994"),))
     assert books.open_trades == 1
     assert books.flows == {
-        at("BTC"): D("0.9994"), at("USDT"): D(-100), at("BNB"): D("-0.001")
+        (BINANCE, "BTC"): D("0.9994"), (BINANCE, "USDT"): D(-100), (BINANCE, "BNB"): D("-0.001")
     }  # fmt: skip
 
 
