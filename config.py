@@ -24,7 +24,7 @@ from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from models import plain
+from models import Market, plain
 
 WEEK_SECONDS = 7 * 24 * 3600
 MIN_SECRET_CHARACTERS = 16
@@ -290,7 +290,12 @@ class Settings(BaseSettings):
         "also read as USE_TESTNET and BINANCE_USE_TESTNET.",
     )
     binance_market: Annotated[Literal["spot", "futures", "both"], _one_of("spot", "futures", "both")] = Field(
-        "spot", description="Market of both Binance brokers; only spot in this version."
+        "spot",
+        description="Markets that are on, of both Binance brokers and on paper: spot, futures (USDⓈ-M) or both.",
+    )
+    binance_margin_type: Annotated[Literal["isolated", "crossed"], _one_of("isolated", "crossed")] = Field(
+        "isolated",
+        description="Margin of futures entries: isolated = a position can lose its own, crossed = the whole wallet.",
     )
     binance_real_api_key: ExchangeKey | None = Field(
         None, description="API key of BINANCE_REAL, which always trades real money."
@@ -302,12 +307,10 @@ class Settings(BaseSettings):
         None, description="Other spot server for BINANCE, like http://127.0.0.1:9000/api."
     )
     binance_futures_api_url: Url | None = Field(
-        None, description="Other futures server for BINANCE, for a later version."
+        None, description="Other futures server for BINANCE, like http://127.0.0.1:9000/fapi."
     )
     binance_real_api_url: Url | None = Field(None, description="Other spot server for BINANCE_REAL.")
-    binance_real_futures_api_url: Url | None = Field(
-        None, description="Other futures server for BINANCE_REAL, for a later version."
-    )
+    binance_real_futures_api_url: Url | None = Field(None, description="Other futures server for BINANCE_REAL.")
     bingx_api_key: SecretStr | None = Field(None, description="API key of BingX, for a later version.")
     bingx_secret_key: SecretStr | None = Field(None, description="Secret that belongs to BINGX_API_KEY.")
     bingx_demo: Switch = Field(True, description="true = BingX with virtual money, for a later version.")
@@ -326,10 +329,16 @@ class Settings(BaseSettings):
     min_balance_usdt: MoneyOrZero = Field(
         Decimal(10), description="No entry while the free balance in USDT is below this; 0 = off."
     )
-    max_risk_per_trade: Money = Field(Decimal(10), description="Largest entry, in USDT.")
-    trade_amount_usdt: Money = Field(Decimal(10), description="Size in USDT of alerts that carry none.")
+    max_risk_per_trade: Money = Field(
+        Decimal(10), description="Largest entry, in USDT; of futures the largest margin of one."
+    )
+    trade_amount_usdt: Money = Field(
+        Decimal(10), description="Size in USDT of alerts that carry none; of futures the position, not its margin."
+    )
     capital_allocation_percent: Percent | None = Field(
-        None, description="Size of alerts that carry none, in percent of the free balance; before TRADE_AMOUNT_USDT."
+        None,
+        description="Size of alerts that carry none, in percent of the free balance (of futures: as margin); "
+        "before TRADE_AMOUNT_USDT.",
     )
     max_open_trades: Count = Field(3, description="Most entries held at once; each counts until it is sold.")
     max_trades_per_day: Count = Field(10, description="Most entries in a UTC day.")
@@ -354,16 +363,20 @@ class Settings(BaseSettings):
     direction: Annotated[Literal["long", "short", "both"], _one_of("long", "short", "both")] = Field(
         "both", description="Entries to take: long, short or both; spot has only long ones."
     )
-    leverage: Leverage = Field(1, description="Leverage of futures entries; only 1 in this version.")
-    max_leverage: Leverage = Field(10, description="Largest leverage an alert may ask for, for a later version.")
+    leverage: Leverage = Field(1, description="Leverage of futures entries whose alert names none.")
+    max_leverage: Leverage = Field(
+        10, description="Largest leverage of a futures entry; an alert that asks for more is refused."
+    )
     stop_loss_percent: Percent | None = Field(
-        None, description="Stop loss of every entry in percent, for a later version; empty = off."
+        None, description="Stop-loss of entries whose alert names none, in percent of their price; empty = off."
     )
     take_profit_percent: Percent | None = Field(
-        None, description="Take profit of every entry in percent, for a later version; empty = off."
+        None,
+        description="Take-profit of entries whose alert names none, in percent of their price; empty = off.",
     )
     trailing_stop_percent: Percent | None = Field(
-        None, description="Trailing stop of every entry in percent, for a later version; empty = off."
+        None,
+        description="Trailing stop of entries whose alert names none, in percent of the best price; empty = off.",
     )
     flattrade_min_balance: MoneyOrZero = Field(
         Decimal(1000), description="As MIN_BALANCE_USDT, in INR for FlatTrade, for a later version."
@@ -413,6 +426,11 @@ class Settings(BaseSettings):
         """The brokers of this version that can be used: PAPER always, the others when their keys are set."""
         usable = (name for name in KEYS if name not in LATER_BROKERS and all(map(self.is_set, KEYS[name])))
         return ("PAPER", *usable)
+
+    @property
+    def markets(self) -> tuple[Market, ...]:
+        """The markets that are on."""
+        return tuple(Market) if self.binance_market == "both" else (Market(self.binance_market),)
 
     @property
     def default_broker_name(self) -> str:
@@ -519,17 +537,19 @@ def _leverage_fits_its_limit(settings: Settings) -> _Found:
 
 
 def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
-    host = urlsplit(settings.binance_api_url or "").hostname or ""
-    real = re.search(r"(^|\.)binance\.(com|us)$", host) and not re.match("demo-|testnet", host)
-    if settings.binance_testnet and real:
-        text = f"BINANCE_API_URL is the real exchange ({host}) while BINANCE_TESTNET is true: one of them must change"
-        yield _Contradiction(("binance_api_url", "binance_testnet"), text)
+    for name in ("binance_api_url", "binance_futures_api_url"):
+        host = urlsplit(getattr(settings, name) or "").hostname or ""
+        real = re.search(r"(^|\.)binance\.(com|us)$", host) and not re.match("demo-|testnet", host)
+        if settings.binance_testnet and real:
+            what = f"{name.upper()} is the real exchange ({host}) while BINANCE_TESTNET is true"
+            yield _Contradiction((name, "binance_testnet"), f"{what}: one of them must change")
 
 
-def _only_what_this_version_can(settings: Settings) -> _Found:
-    for name in ("binance_market", "leverage", "stop_loss_percent", "take_profit_percent", "trailing_stop_percent"):
-        if getattr(settings, name) != Settings.model_fields[name].default:
-            yield _Contradiction((name,), f"{name.upper()}={_shown(getattr(settings, name))} {NOT_YET}")
+def _spot_sells_its_coins_once(settings: Settings) -> _Found:
+    both = settings.stop_loss_percent is not None and settings.trailing_stop_percent is not None
+    if both and settings.binance_market != "futures":
+        text = "STOP_LOSS_PERCENT and TRAILING_STOP_PERCENT must not both be set while spot is on: it takes one of them"
+        yield _Contradiction(("stop_loss_percent", "trailing_stop_percent", "binance_market"), text)
 
 
 _RULES: tuple[Callable[[Settings], _Found], ...] = (
@@ -538,7 +558,7 @@ _RULES: tuple[Callable[[Settings], _Found], ...] = (
     _default_broker_is_usable,
     _leverage_fits_its_limit,
     _testnet_is_not_the_real_exchange,
-    _only_what_this_version_can,
+    _spot_sells_its_coins_once,
 )
 
 
@@ -560,8 +580,6 @@ def _unused(settings: Settings) -> Iterable[str]:
         ("notify_urls", "no messages are sent"),
         ("dashboard_password", "there is no dashboard"),
         ("session_secret", "there is no dashboard"),
-        ("binance_futures_api_url", "only spot is traded"),
-        ("binance_real_futures_api_url", "only spot is traded"),
     ):
         if settings.is_set(name):
             yield f"{name.upper()} has no effect: {what} in this version yet"
@@ -585,7 +603,7 @@ def _unwise(settings: Settings) -> Iterable[str]:
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"
-    if settings.direction == "short":
+    if settings.direction == "short" and settings.binance_market == "spot":
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"
 
 

@@ -124,8 +124,19 @@ def trade_row(order: Order, at: datetime) -> str:
         _text(fee_asset),
         _number(_computed(order.realized_pnl)),
         str(latency_ms),
-        _text(note, LONG),
+        _text(_leg_note(order, note), LONG),
     )
+
+
+def _leg_note(order: Order, note: str) -> str:
+    """Why there is an order that no alert asked for by itself."""
+    if order.stop_price is not None:
+        leg = f"{order.leg} at {_number(order.stop_price)}"
+    elif order.trailing_percent is not None:
+        leg = f"{order.leg} of {_number(order.trailing_percent)} %"
+    else:
+        leg = {"exit": "reversal: the way out", "by_hand": "done at the exchange by hand"}.get(order.leg, "")
+    return "; ".join(text for text in (leg, note) if text)
 
 
 def _sizes(order: Order) -> tuple[Decimal | None, Decimal | None, Decimal | None]:

@@ -293,8 +293,16 @@ def _columns(event: Event) -> tuple[str | None, ...]:
         return at, "decided", record.decision.value, key, record.signal_id, symbol, strategy, body
     if isinstance(event, OrderChanged):
         order = event.order
-        return at, "order", None, None, order.signal_id, order.symbol, order.strategy, body
+        return at, "order", None, None, _thread(order), order.symbol, order.strategy, body
     return at, "switched", None, None, None, None, None, body
+
+
+def _thread(order: Order) -> str:
+    """What later rows take the place of: one order with its further tries. A signal's own order has its signal's id."""
+    if not order.leg:
+        return order.signal_id
+    # A stop is placed anew when the position grows: each one is a story of its own.
+    return f"{order.signal_id}/{order.client_order_id if order.is_protection else order.leg}"
 
 
 def _csv_row(event: Event) -> tuple[str, str] | None:

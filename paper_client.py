@@ -30,6 +30,7 @@ from models import (
     plain,
     round_down,
 )
+from portfolio import Position
 
 PAPER = "PAPER"
 QUOTE = "USDT"
@@ -37,6 +38,7 @@ FEE_RATE = Decimal("0.001")  # Binance's regular spot fee, https://www.binance.c
 STEP = Decimal("0.00000001")
 REMEMBERED_ENDINGS = 1_000  # for look-ups that come late
 MIN_NOTIONAL = Decimal(5)  # what Binance demands of most USDT pairs
+ORDER_TYPES = frozenset({"MARKET", "LIMIT", "STOP", "TAKE_PROFIT", "TRAILING_STOP"})
 
 
 class PaperClient:
@@ -53,8 +55,15 @@ class PaperClient:
         self._free: dict[str, Decimal] = {QUOTE: balance_usdt}
         self._prices: dict[str, Decimal] = {}
         self._orders: dict[str, tuple[Order, Execution]] = {}
+        self._best: dict[str, Decimal] = {}  # of trailing stops: the best price since they were placed
 
-    def restore(self, flows: Mapping[str, Decimal], prices: Mapping[str, Decimal], resting: Iterable[Order]) -> None:
+    def restore(
+        self,
+        flows: Mapping[str, Decimal],
+        prices: Mapping[str, Decimal],
+        positions: Iterable[Position],
+        resting: Iterable[Order],
+    ) -> None:
         """What the journal knows: net change of every asset by fills, last prices, orders that still rest."""
         with self._lock:
             for asset, change in flows.items():
@@ -77,8 +86,8 @@ class PaperClient:
         with self._lock:
             self._prices[symbol] = price
             for order, execution in list(self._orders.values()):
-                if order.symbol == symbol and execution.status in RESTING and _crosses(order, price):
-                    self._fill(order, order.price or price)
+                if order.symbol == symbol and execution.status in RESTING and self._crosses(order, price):
+                    self._fill(order, price if order.is_protection else order.price or price)
 
     def place(self, order: Order) -> Outcome:
         with self._lock:
@@ -92,7 +101,7 @@ class PaperClient:
                 return Refused(short)
             self._forget_old_endings()
             self._orders[order.client_order_id] = (order, Execution(OrderStatus.NEW, f"paper-{order.client_order_id}"))
-            if price is not None and (order.type is OrderType.MARKET or _crosses(order, price)):
+            if price is not None and (order.type is OrderType.MARKET or self._crosses(order, price)):
                 self._fill(order, price)
             return Done(self._orders[order.client_order_id][1])
 
@@ -117,7 +126,15 @@ class PaperClient:
         base = symbol.removesuffix(QUOTE)
         if base == symbol or not base:
             raise UnknownSymbol(f"the paper broker trades pairs quoted in {QUOTE}, e.g. BTC{QUOTE}")
-        return SymbolRules(symbol, base, QUOTE, quantity_step=STEP, min_quantity=STEP, min_notional=MIN_NOTIONAL)
+        return SymbolRules(
+            symbol,
+            base,
+            QUOTE,
+            quantity_step=STEP,
+            min_quantity=STEP,
+            min_notional=MIN_NOTIONAL,
+            order_types=ORDER_TYPES,
+        )
 
     def current_price(self, symbol: str) -> Decimal:
         price = self._prices.get(symbol)
@@ -151,15 +168,27 @@ class PaperClient:
         for key in ended[:-REMEMBERED_ENDINGS]:
             del self._orders[key]
 
+    def _crosses(self, order: Order, price: Decimal) -> bool:
+        if order.type is not OrderType.TRAILING_STOP or order.trailing_percent is None:
+            return _reached(order, price)
+        sells, share = order.side is Side.SELL, order.trailing_percent / 100
+        best = self._best.get(order.client_order_id, price)
+        best = self._best[order.client_order_id] = max(best, price) if sells else min(best, price)
+        return price <= best * (1 - share) if sells else price >= best * (1 + share)
+
     def _adopt(self, order: Order) -> None:
         execution = Execution(order.status, order.exchange_order_id, order.executed_quantity, order.executed_quote)
         self._orders[order.client_order_id] = (order, execution)
 
     def _locked(self, asset: str) -> Decimal:
-        resting = (o for o, execution in self._orders.values() if execution.status in RESTING)
+        # Protection locks nothing: two of them sell the same coins, and one takes the other's place.
+        waiting = (o for o, execution in self._orders.values() if execution.status in RESTING)
+        resting = [o for o in waiting if not o.is_protection]
         return sum((_needs(order, order.price)[1] for order in resting if _needs(order, order.price)[0] == asset), ZERO)
 
     def _shortfall(self, order: Order, price: Decimal | None) -> str:
+        if order.is_protection:
+            return ""
         asset, needed = _needs(order, order.price or price)
         free = self._free.get(asset, ZERO) - self._locked(asset)
         if needed <= free:
@@ -168,6 +197,8 @@ class PaperClient:
 
     def _fill(self, order: Order, price: Decimal) -> None:
         quantity = order.quantity
+        if order.is_protection and quantity is not None:
+            quantity = min(quantity, self._free.get(order.rules.base_asset, ZERO))
         if quantity is None:
             quantity = round_down((order.amount or ZERO) / price, order.rules.quantity_step)
         quote = quantity * price
@@ -184,10 +215,13 @@ class PaperClient:
         self._free[asset] = self._free.get(asset, ZERO) + change
 
 
-def _crosses(order: Order, price: Decimal) -> bool:
-    if order.price is None:
+def _reached(order: Order, price: Decimal) -> bool:
+    """A limit or take-profit waits for a better price, a stop for a worse one."""
+    level = order.price if order.stop_price is None else order.stop_price
+    if level is None:
         return False
-    return price <= order.price if order.side is Side.BUY else price >= order.price
+    waits_for_fall = (order.side is Side.BUY) is not (order.type is OrderType.STOP)
+    return price <= level if waits_for_fall else price >= level
 
 
 def _needs(order: Order, price: Decimal | None) -> tuple[str, Decimal]:

@@ -508,7 +508,8 @@ class Trader:
         flows = {asset: change for (of, asset), change in books.flows.items() if of == account}
         positions = [p for p in books.positions.values() if p.instrument.account == account]
         prices = {p.symbol: p.last_price for p in positions if p.last_price is not None}
-        paper.restore(flows, prices, [o for o in books.orders.values() if o.account == account and o.status in RESTING])
+        resting = [o for o in books.orders.values() if o.account == account and o.status in RESTING]
+        paper.restore(flows, prices, positions, resting)
 
     async def _recover(self) -> None:
         """Every order without an ending is looked up; the books are compared with the accounts; then: ready."""

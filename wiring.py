@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from broker import Broker
 from case import Limits
@@ -15,6 +16,7 @@ from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
 from models import Account, Market
 from paper_client import PaperClient
+from paper_futures import PaperFutures
 from risk import RiskEngine
 from trader import Patience
 
@@ -123,21 +125,28 @@ def limits_of(settings: Settings) -> Limits:
 
 def build_brokers(settings: Settings) -> dict[Account, Broker]:
     """Only what is configured. An exchange's library is imported only when there are keys for it."""
-    brokers: list[Broker] = [PaperClient(settings.paper_balance_usdt)]
+    brokers: list[Broker] = []
     for name in settings.brokers:
-        if name in ("BINANCE", "BINANCE_REAL"):
-            brokers.append(_binance(settings, name, name.lower()))
+        for market in settings.markets:
+            if name == "PAPER":
+                paper = PaperClient if market is Market.SPOT else PaperFutures
+                brokers.append(paper(settings.paper_balance_usdt))
+            elif name in ("BINANCE", "BINANCE_REAL"):
+                brokers.append(_binance(settings, name, market))
     return {broker.account: broker for broker in brokers}
 
 
-def _binance(settings: Settings, name: str, prefix: str) -> Broker:
-    from binance_client import BinanceClient
+def _binance(settings: Settings, name: str, market: Market) -> Broker:
+    def given(setting: str) -> Any:
+        return getattr(settings, f"{name.lower()}_{setting}")
 
-    key, secret = getattr(settings, f"{prefix}_api_key"), getattr(settings, f"{prefix}_api_secret")
-    return BinanceClient(
-        name,
-        key.get_secret_value(),
-        secret.get_secret_value(),
-        testnet=settings.mode_of(name) == "TESTNET",
-        api_url=getattr(settings, f"{prefix}_api_url") or "",
-    )
+    key, secret = given("api_key").get_secret_value(), given("api_secret").get_secret_value()
+    testnet = settings.mode_of(name) == "TESTNET"
+    if market is Market.SPOT:
+        from binance_client import BinanceClient
+
+        return BinanceClient(name, key, secret, testnet=testnet, api_url=given("api_url") or "")
+    from binance_futures import BinanceFutures
+
+    url, margin = given("futures_api_url") or "", settings.binance_margin_type.upper()
+    return BinanceFutures(name, key, secret, testnet=testnet, api_url=url, margin_type=margin)

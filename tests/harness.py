@@ -229,6 +229,11 @@ def binance(fake: Any, **more: object) -> dict[str, object]:
     } | more
 
 
+def futures(fake: Any, **more: object) -> dict[str, object]:
+    """Settings that send BINANCE to the futures side of the fake exchange."""
+    return binance(fake, binance_market="futures", binance_futures_api_url=fake.fapi_url) | more
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []

@@ -26,11 +26,13 @@ from models import (
     ENDINGS,
     LEGAL_CHANGES,
     ZERO,
+    Account,
     Action,
     Decision,
     DecisionRecord,
     Execution,
     Fee,
+    Market,
     Order,
     OrderStatus,
     OrderType,
@@ -166,7 +168,7 @@ def test_money_of_an_order_that_ended_stays_aside_until_a_newer_balance_shows_it
     assert books.quote_set_aside(BINANCE, "USDT", NOW - timedelta(seconds=5)) == 90
     assert books.quote_set_aside(BINANCE, "USDT", NOW + timedelta(microseconds=1)) == 0
     assert books.quote_set_aside(BINANCE, "USDC", NOW) == 0
-    assert books.quote_set_aside("PAPER", "USDT", NOW) == 0
+    assert books.quote_set_aside(Account("PAPER", Market.SPOT), "USDT", NOW) == 0
 
 
 # --- days ---------------------------------------------------------------------------------------------------------
@@ -342,7 +344,9 @@ def test_nothing_is_ever_held_below_zero_and_profit_adds_up(moves: list[tuple[Si
     position, realized = Position("BINANCE", "BTCUSDT", RULES), ZERO
     for side, quantity, price, asset in moves:
         fee = Fee(asset, (quantity if asset == "BTC" else price) / 1000)
-        position, gained = after_trade(position, Trade(side, quantity, quantity * price, (fee,), may_open=side is Side.BUY))
+        position, gained = after_trade(
+            position, Trade(side, quantity, quantity * price, (fee,), may_open=side is Side.BUY)
+        )
         realized += gained or ZERO
         assert position.quantity >= 0
         assert position.cost >= 0

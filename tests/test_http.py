@@ -512,16 +512,8 @@ def _is_as_meant(reply: Reply, means: dict[str, Any] | None) -> bool:
 
 
 NOT_YET: list[tuple[dict[str, Any], str, str]] = [
-    (BUY | {"stop_loss": 90}, "protection", "stop_loss;"),
-    (BUY | {"sl": "2%"}, "protection", "stop_loss;"),
-    (BUY | {"take_profit": 110}, "protection", "take_profit;"),
-    (BUY | {"sl": 90, "tp": 110}, "protection", "stop_loss and take_profit;"),
-    (BUY | {"trailing_percent": 1}, "protection", "trailing stop;"),
+    (BUY | {"tp1": 110, "tp2": 120}, "protection", "more than one take-profit"),
     (BUY | {"leverage": 10}, "leverage", "leverage 10; spot has none"),
-    (BUY | {"symbol": "BTCUSDT.P"}, "market", "BTCUSDT is a perpetual (futures); only spot is traded"),
-    (BUY | {"symbol": "BINANCE:ETHUSDTPERP"}, "market", "ETHUSDT is a perpetual (futures); only spot is traded"),
-    (BUY | {"market": "futures"}, "market", "BTCUSDT is a perpetual (futures)"),
-    (BUY | {"position_size": 100}, "target", "position target 100; use quantity"),
     ({"symbol": "BTCUSDT", "action": "cancel"}, "cancel", "an alert that cancels orders"),
     (BUY | {"type": "stop", "stop_price": 110}, "type", "order type STOP"),
     (BUY | {"type": "limit", "time_in_force": "IOC"}, "time_in_force", "time in force IOC"),
@@ -534,6 +526,17 @@ def test_what_is_not_built_yet_is_refused_by_name(door: Daemon, alert: dict[str,
     reply = door.post(**alert)
     assert (reply.status, reply["decision"], reply["check"]) == (200, "REJECTED", check), reply.body
     assert reply["reason"].startswith(f"Not available in this version: {what}")
+    assert door.trades() == trades
+
+
+@pytest.mark.parametrize(
+    "perpetual", [{"symbol": "BTCUSDT.P"}, {"symbol": "BINANCE:ETHUSDTPERP"}, {"market": "futures"}]
+)
+def test_a_perpetual_is_refused_where_only_spot_is_on(door: Daemon, perpetual: dict[str, Any]) -> None:
+    trades = door.trades()
+    reply = door.post(**BUY | perpetual)
+    assert (reply.status, reply["decision"], reply["check"]) == (200, "REJECTED", "market")
+    assert "means futures, which is off at PAPER; see BINANCE_MARKET" in reply["reason"]
     assert door.trades() == trades
 
 
