@@ -14,7 +14,7 @@ from typing import Protocol
 from broker import Outcome
 from journal import JournalError
 from models import RESTING, Instrument, Order, OrderStatus
-from risk import Guard
+from protection import Guard
 
 log = logging.getLogger("gatehouse.guardian")
 

@@ -211,6 +211,22 @@ class Journal:
         event = _event(*found[0])
         return event.order if isinstance(event, OrderChanged) else cast(Decided, event).record.order
 
+    def order(self, symbol: str, client_order_id: str) -> Order | None:
+        """As it stands now. Reads through the symbol's orders: for what is rare."""
+        found = self._read(
+            "SELECT body FROM events WHERE kind = 'order' AND symbol = ? AND instr(body, ?) ORDER BY seq DESC LIMIT 1",
+            (symbol, f'"{client_order_id}"'),
+        )
+        return from_text(OrderChanged, found[0][0]).order if found else None
+
+    def exchange_order_ids(self, symbol: str, since: datetime) -> set[str]:
+        """Of the orders that changed since then, as the exchange calls them."""
+        found = self._read(
+            "SELECT body FROM events WHERE kind = 'order' AND symbol = ? AND at >= ?",
+            (symbol, since.astimezone(UTC).isoformat()),
+        )
+        return {from_text(OrderChanged, body).order.exchange_order_id for (body,) in found}
+
     def executions(
         self, limit: int, symbol: str | None = None, strategy: str | None = None, since: datetime | None = None
     ) -> list[Execution]:
@@ -301,8 +317,8 @@ def _thread(order: Order) -> str:
     """What later rows take the place of: one order with its further tries. A signal's own order has its signal's id."""
     if not order.leg:
         return order.signal_id
-    # A stop is placed anew when the position grows: each one is a story of its own.
-    return f"{order.signal_id}/{order.client_order_id if order.is_protection else order.leg}"
+    # A stop is placed anew when the position grows, and the owner may close twice: each one is a story of its own.
+    return f"{order.signal_id}/{order.leg if order.leg == 'exit' else order.client_order_id}"
 
 
 def _csv_row(event: Event) -> tuple[str, str] | None:

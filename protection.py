@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
 import sizing
-from books import levels
+from books import Books, levels
 from models import (
+    UNSETTLED,
     ZERO,
+    Instrument,
     Market,
     Order,
     OrderStatus,
@@ -178,7 +180,35 @@ def _order(
     )
 
 
-def same(live: Order, wanted: Order) -> bool:
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Either wait for what is under way, or cancel these, or place these; nothing of it: all is as it should be."""
+
+    waits: bool = False
+    cancel: tuple[Order, ...] = ()
+    place: tuple[Order, ...] = ()
+
+
+def next_step(
+    books: Books, instrument: Instrument, rules: SymbolRules | None, now: datetime, new_id: Callable[[], str]
+) -> Guard:
+    """What a position needs next so that what waits at the exchange is what it asked for."""
+    live, position = books.protecting(instrument), books.position(instrument)
+    if not live and (position is None or position.protection is None):
+        return Guard()
+    # While an exit or an entry is under way, what is to be protected is about to change.
+    if any(order.status in UNSETTLED for order in books.on(instrument)):
+        return Guard(waits=True)
+    wanted: list[Order] = []
+    if position is not None:
+        closable = books.closable(instrument, Side.BUY if position.is_short else Side.SELL)
+        wanted = orders_for(position, closable, rules or position.rules, now, new_id)
+    if len(live) == len(wanted) and all(any(_same(one, other) for other in live) for one in wanted):
+        return Guard()
+    return Guard(cancel=live) if live else Guard(place=tuple(wanted))
+
+
+def _same(live: Order, wanted: Order) -> bool:
     """Whether an order that waits does what is wanted now."""
     left = None if live.quantity is None else live.quantity - live.executed_quantity
     told = (live.type, live.side, live.stop_price, live.trailing_percent, left)

@@ -6,22 +6,20 @@ allowance. What is reserved here counts at once; every reservation ends in `sett
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
+import intents
 import protection
-import sizing
 from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
 from case import Case, Limits
 from checks import judge, judge_all, missed_alert
+from intents import new_id
 from journal import Journal
 from ledger import Ledger, Step
 from models import (
-    RESTING,
-    UNSETTLED,
-    ZERO,
     Account,
     Decision,
     DecisionRecord,
@@ -30,25 +28,17 @@ from models import (
     Market,
     Order,
     OrderStatus,
-    Side,
     Signal,
     SymbolRules,
+    TradedThere,
     Verdict,
-    plain,
 )
 from plan import may_enter
-from sizing import Size, View
+from protection import Guard
+from sizing import View
 
 # An alert that says when it fired can be told from its twin, so it is remembered much longer.
 REMEMBER_FIRED_ALERTS = timedelta(days=7)
-
-# An exit that was proven never placed is tried again while somebody may still be waiting for it.
-MAX_EXIT_ATTEMPTS = 3
-EXIT_IS_WANTED_FOR = timedelta(minutes=5)
-# The entry of a reversal whose way out takes so long comes too late for the price that its strategy saw.
-ENTRY_IS_WANTED_FOR = timedelta(seconds=30)
-
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +72,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
-    """Either wait for what is under way, or cancel these, or place these; nothing of it: all is as it should be."""
-
-    waits: bool = False
-    cancel: tuple[Order, ...] = ()
-    place: tuple[Order, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Preview:
     """What a decision would be, had it been made."""
 
     verdicts: Sequence[Verdict]
     order: Order | None
-
-
-def new_id(prefix: str, now: datetime) -> str:
-    """`[a-z0-9_]`, starts with a letter, at most 24 characters. Time and chance: unique even if the journal is lost."""
-    return f"{prefix}{_base36(int(now.timestamp() * 1000))}_{_base36(secrets.randbits(50)):0>10}"
-
-
-def _base36(number: int) -> str:
-    text = ""
-    while number:
-        number, digit = divmod(number, 36)
-        text = _DIGITS[digit] + text
-    return text
 
 
 class RiskEngine:
@@ -163,9 +131,9 @@ class RiskEngine:
         if not all(verdict.passed for verdict in verdicts):
             return Preview(verdicts, None)
         if case.plan.is_reversal:
-            behind = behind_the_exit(case)
-            return Preview([*verdicts, *judge_all(behind)], _order(behind, alert, "", now))
-        return Preview(verdicts, _order(case, alert, "", now))
+            behind = intents.behind_the_exit(case)
+            return Preview([*verdicts, *judge_all(behind)], intents.order_of(behind, alert.received_at, "", now))
+        return Preview(verdicts, intents.order_of(case, alert.received_at, "", now))
 
     def first_outcome(self, record: DecisionRecord) -> Order | None:
         """The order of a decision, or of the decision it repeats, as it stands now."""
@@ -179,13 +147,13 @@ class RiskEngine:
         """
 
         def step(books: Books) -> tuple[Sequence[Event], Order]:
-            current = _latest(books, order)
-            if _says_nothing_new(current, execution):
+            current = intents.latest(books, order)
+            if intents.says_nothing_new(current, execution):
                 return (), current
             changed = replace(advanced(books.as_of(now), current, execution, now), never_left=never_left)
             events = [OrderChanged(changed, now)]
-            if _still_wanted(changed, fold(books, events[0]), now):
-                events.append(OrderChanged(_next_attempt(changed, now), now))
+            if intents.still_wanted(changed, fold(books, events[0]), now):
+                events.append(OrderChanged(intents.next_attempt(changed, now), now))
             return events, changed
 
         return self._ledger.run(step)
@@ -198,7 +166,7 @@ class RiskEngine:
     def blockers(self, order: Order) -> tuple[Order, ...]:
         """What an order waits for: those of its symbol without an outcome; a full exit also for what rests."""
         others = self.books.on(order.instrument)
-        return tuple(o for o in others if o.client_order_id != order.client_order_id and _comes_before(o, order))
+        return tuple(o for o in others if o.client_order_id != order.client_order_id and intents.comes_before(o, order))
 
     def release(self, order: Order, view: View, now: datetime) -> Order:
         """Lets an order go that had to wait: on the record as sent, or ended where there is nothing to do any more.
@@ -210,8 +178,10 @@ class RiskEngine:
             current = books.orders.get(order.client_order_id, order)
             if current.status is not OrderStatus.INTENT:
                 return (), current
-            changed = self._released_entry(books.as_of(now), current, now) if current.is_entry else None
-            changed = changed or _released_exit(books, current, view, now)
+            if current.is_entry:
+                changed = intents.released_entry(current, books.as_of(now), self.limits, self.halted, now)
+            else:
+                changed = intents.released_exit(current, books, view, now)
             return [OrderChanged(changed, now)], changed
 
         return self._ledger.run(step)
@@ -220,24 +190,31 @@ class RiskEngine:
         """What the protection of a position needs next; orders to place are on the record as sent."""
 
         def step(books: Books) -> tuple[Sequence[Event], Guard]:
-            live = books.protecting(instrument)
-            position = books.position(instrument)
-            if not live and (position is None or position.protection is None):
-                return (), Guard()
-            # While an exit or an entry is under way, what is to be protected is about to change.
-            if any(order.status in UNSETTLED for order in books.on(instrument)):
-                return (), Guard(waits=True)
-            if position is None:
-                return (), Guard(cancel=live)
-            closable = books.closable(instrument, Side.BUY if position.is_short else Side.SELL)
-            wanted = protection.orders_for(position, closable, rules or position.rules, now, lambda: new_id("gh", now))
-            if len(live) == len(wanted) and all(any(protection.same(one, other) for other in live) for one in wanted):
-                return (), Guard()
-            if live:
-                return (), Guard(cancel=live)
-            return [OrderChanged(order, now) for order in wanted], Guard(place=tuple(wanted))
+            found = protection.next_step(books, instrument, rules, now, lambda: new_id("gh", now))
+            return [OrderChanged(order, now) for order in found.place], found
 
         return self._ledger.run(step)
+
+    def take_over(self, instrument: Instrument, trade: TradedThere, most: Decimal, now: datetime) -> Order:
+        """Puts on the record what somebody else closed at the exchange: `most` base units of it were ours."""
+
+        def step(books: Books) -> tuple[Sequence[Event], Order]:
+            position = books.position(instrument)
+            assert position is not None
+            order, execution = intents.by_hand(position, trade, min(most, position.quantity), now)
+            settled = advanced(books.as_of(now), order, execution, now)
+            return [OrderChanged(settled, now)], settled
+
+        return self._ledger.run(step)
+
+    def own_order_ids(self, instrument: Instrument, since: datetime) -> set[str]:
+        """The exchange's ids of our orders that changed since then. Raises JournalError."""
+        return self._journal.exchange_order_ids(instrument.symbol, since)
+
+    def has_ended(self, symbol: str, client_order_id: str) -> bool:
+        """Whether it is on our record as an order that has ended. Raises JournalError."""
+        order = self._journal.order(symbol, client_order_id)
+        return order is not None and order.has_ended
 
     def switch(self, paused: bool, now: datetime) -> None:
         """Pause or resume entries; on the record, so that a restart remembers it."""
@@ -285,14 +262,17 @@ class RiskEngine:
         case = self._case(books, alert, view, now)
         refusal = judge(case)
         signal_id = new_id("s", now)
-        order = None if refusal else _order(case, alert, signal_id, now)
-        reason = refusal.reason if refusal else _accepted_reason(case)
+        order = None if refusal else intents.order_of(case, alert.received_at, signal_id, now)
+        reason = refusal.reason if refusal else intents.accepted_reason(case)
         exit_first = None
         if order is not None and case.plan.is_reversal:
-            behind = behind_the_exit(case)
+            behind = intents.behind_the_exit(case)
             no_entry = judge(behind)
             if no_entry is None:
-                exit_first, order = replace(order, leg="exit"), _order(behind, alert, signal_id, now)
+                exit_first, order = (
+                    replace(order, leg="exit"),
+                    intents.order_of(behind, alert.received_at, signal_id, now),
+                )
                 reason = f"{reason}; then the entry: {behind.size.text(behind.rules or order.rules)}"
             else:
                 reason = f"{reason}; no entry after it ({no_entry.check}): {no_entry.reason}"
@@ -311,13 +291,6 @@ class RiskEngine:
             exit_first=exit_first,
         )
 
-    def _released_entry(self, books: Books, order: Order, now: datetime) -> Order | None:
-        """The second half of a reversal leaves when nothing of the first is left, and while it is still wanted."""
-        why_not = _why_not_now(books, order, now, self.limits, self.halted)
-        if why_not:
-            return replace(order, status=OrderStatus.NOT_PLACED, settled_at=now, note=f"not opened: {why_not}")
-        return replace(order, status=OrderStatus.SENT, sent_at=now)
-
     def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:
         return Case(
             alert.signal,
@@ -331,146 +304,3 @@ class RiskEngine:
             halted=self.halted,
             by_owner=alert.by_owner,
         )
-
-
-def behind_the_exit(case: Case) -> Case:
-    """The entry of a reversal, judged as if its way out were done: nothing held, and its margin free again."""
-    held = case.books.position(case.instrument)
-    positions = {instrument: p for instrument, p in case.books.positions.items() if instrument != case.instrument}
-    freed = held.cost / held.leverage if held and case.instrument.market is Market.FUTURES else ZERO
-    books = replace(case.books, positions=positions)
-    return replace(case, books=books, behind=case.plan.legs[1], freed_margin=freed)
-
-
-def _why_not_now(books: Books, order: Order, now: datetime, limits: Limits, halted: str) -> str:
-    held = books.held(order.instrument)
-    if held and (held > 0) is not (order.side is Side.BUY):
-        return f"{plain(held)} is still held against it"
-    if now - order.received_at > ENTRY_IS_WANTED_FOR:
-        return f"the way out took more than {ENTRY_IS_WANTED_FOR.total_seconds():.0f} s"
-    if books.paused or halted:
-        return halted or "trading was paused meanwhile"
-    if limits.max_daily_loss_usdt is not None and -books.realized_today >= limits.max_daily_loss_usdt:
-        return f"Daily loss limit reached: {plain(-books.realized_today)} USDT today"
-    return ""
-
-
-def _latest(books: Books, order: Order) -> Order:
-    """As the books know it. Two may ask about one order at once: an ending told twice must not fill it twice."""
-    ended = (o for o in reversed(books.recent) if o.client_order_id == order.client_order_id)
-    return books.orders.get(order.client_order_id) or next(ended, order)
-
-
-def _still_wanted(order: Order, books: Books, now: datetime) -> bool:
-    if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left or order.is_protection:
-        return False
-    if order.attempt >= MAX_EXIT_ATTEMPTS or now - order.received_at > EXIT_IS_WANTED_FOR:
-        return False
-    opens_again = Side.SELL if order.side is Side.BUY else Side.BUY
-    later_entry = books.last_entry_at(order.instrument, opens_again)
-    if later_entry is not None and later_entry > order.received_at:
-        return False
-    return books.closable(order.instrument, order.side) > 0
-
-
-def _says_nothing_new(order: Order, execution: Execution) -> bool:
-    same = (order.status, order.executed_quantity) == (execution.status, execution.executed_quantity)
-    return same and len(order.fees) >= len(execution.fees)
-
-
-def _comes_before(other: Order, order: Order) -> bool:
-    if other.status is OrderStatus.INTENT:
-        return _turn(other) < _turn(order)
-    if other.status in UNSETTLED:
-        return True
-    locks = other.is_protection and not order.is_entry and order.market is Market.SPOT
-    return other.status in RESTING and (order.exits_all or locks)
-
-
-def _turn(order: Order) -> tuple[datetime, bool, str]:
-    """Of a reversal, the way out comes first."""
-    return order.created_at, order.is_entry, order.client_order_id
-
-
-def _accepted_reason(case: Case) -> str:
-    kind = "reversal, first the exit" if case.plan.is_reversal else "exit" if case.is_exit else "entry"
-    if case.waits:
-        return f"Accepted {kind}: waits for the orders of {case.signal.symbol} that are under way"
-    assert case.rules is not None
-    return f"Accepted {kind} on {case.signal.symbol}: {case.size.text(case.rules)}"
-
-
-def _order(case: Case, alert: Alert, signal_id: str, now: datetime) -> Order:
-    """The intent. Only called when every check passed, so the rules are known."""
-    assert case.rules is not None
-    signal, size, wish = case.signal, case.size, case.wish
-    waits = case.waits
-    return Order(
-        client_order_id=new_id("gh", now) if signal_id else "",
-        signal_id=signal_id,
-        broker=case.broker,
-        market=case.instrument.market,
-        symbol=signal.symbol,
-        side=case.side,
-        type=case.type,
-        is_entry=not case.is_exit,
-        rules=case.rules,
-        received_at=alert.received_at,
-        created_at=now,
-        quantity=wish.quantity if waits and case.is_exit else size.quantity,
-        amount=wish.amount if waits and case.is_exit else size.amount,
-        price=size.limit_price,
-        reference_price=case.view.price or signal.price,
-        strategy=signal.strategy or "",
-        status=OrderStatus.INTENT if waits else OrderStatus.SENT,
-        sent_at=None if waits else now,
-        reserved_quote=ZERO if case.is_exit else case.margin or ZERO,
-        reserved_base=size.quantity or ZERO if case.is_exit and not waits else ZERO,
-        reduce_only=case.is_exit and wish.reduce_only,
-        exits_all=case.is_exit and wish.is_everything,
-        percent_of_position=wish.percent if case.is_exit else None,
-        leverage=case.leverage,
-        protection=case.protection,
-    )
-
-
-def _next_attempt(order: Order, now: datetime) -> Order:
-    return replace(
-        order,
-        client_order_id=new_id("gh", now),
-        status=OrderStatus.INTENT,
-        quantity=None if order.exits_all else order.quantity,
-        created_at=now,
-        sent_at=None,
-        settled_at=None,
-        reserved_base=ZERO,
-        attempt=order.attempt + 1,
-        note="",
-    )
-
-
-def _released_exit(books: Books, order: Order, view: View, now: datetime) -> Order:
-    rules = view.rules or order.rules
-    closable = books.closable(order.instrument, order.side)
-    price, limit = view.price, order.price
-    size = sizing.exit_size(sizing.waiting_wish(order), rules, closable, price, order.type, limit, order.side)
-    return _released(order, size, now)
-
-
-def _released(order: Order, size: Size, now: datetime) -> Order:
-    quantity = size.quantity or ZERO
-    smallest = max(sizing.smallest_quantity(order.rules, order.type), sizing.quantity_step(order.rules, order.type))
-    least = sizing.smallest_notional(order.rules, order.type, order.market, is_exit=True)
-    too_little = size.notional is not None and size.notional < least
-    if quantity <= 0 or quantity < smallest or too_little:
-        note = f"nothing left to sell: {plain(quantity)} held is below the exchange's smallest order"
-        return replace(order, status=OrderStatus.NOT_PLACED, settled_at=now, note=note)
-    return replace(
-        order,
-        status=OrderStatus.SENT,
-        quantity=quantity,
-        amount=None,
-        price=size.limit_price,
-        sent_at=now,
-        reserved_base=quantity,
-    )

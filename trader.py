@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,10 +17,11 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
-from broker import Balance, Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from broker import Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from csv_logger import CsvFile
 from desk import Case, Claim, Desk, execution_of
 from guardian import Guardian, Pauses
+from intents import EXIT_IS_WANTED_FOR, new_id
 from journal import JournalError
 from market_data import MarketData
 from models import (
@@ -35,11 +36,12 @@ from models import (
     OrderStatus,
     OrderType,
     Signal,
-    plain,
 )
 from paper_client import PaperClient
 from plan import may_enter
-from risk import EXIT_IS_WANTED_FOR, Alert, Guard, Preview, RiskEngine, new_id
+from protection import Guard
+from reconcile import Reconciler
+from risk import Alert, Preview, RiskEngine
 from sizing import View
 
 log = logging.getLogger("gatehouse.trader")
@@ -70,6 +72,7 @@ class Patience:
     forgotten: float = 60.0  # a resting order that the exchange does not know any more has ended there
     compare: float = 60.0  # between two comparisons of the books with the accounts
     late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
+    second_look: float = 2.0  # before what the accounts lack is believed
     guard_give_up: float = 10.0  # so long a position may lack the protection it asked for, then it is closed
     guard_again: float = 30.0  # when that failed, too
 
@@ -132,7 +135,6 @@ class Trader:
         self.ready = asyncio.Event()
         self.stopping = False
         self.journal_problem = ""
-        self.drift: list[dict[str, str]] = []
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._signals_csv = signals_csv
         self._trades_csv = trades_csv
@@ -142,7 +144,9 @@ class Trader:
         self.market = MarketData(brokers, self._ask, clock, lambda: Decimal(engine.limits.leverage))
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
         pauses = Pauses(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
-        self._guardian = Guardian(_Hands(self), lambda work: self._spawn(work, self._tasks), pauses)
+        hands = _Hands(self)
+        self._reconciler = Reconciler(engine, brokers, hands, clock, self.patience.second_look)
+        self._guardian = Guardian(hands, lambda work: self._spawn(work, self._tasks), pauses)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[asyncio.Task[None]] = set()
 
@@ -191,6 +195,11 @@ class Trader:
         signal = Signal(Action.CLOSE, symbol, intent="close", broker=broker, market=market, strategy=why)
         problem = "" if instrument.account in self.brokers else f"Broker not configured: {broker}"
         return Alert(signal, new_id("owner_", now), instrument.account, now, broker_problem=problem, by_owner=True)
+
+    @property
+    def drift(self) -> list[dict[str, str]]:
+        """Where books and accounts differ."""
+        return self._reconciler.drift
 
     def tell_owner(self, text: str) -> None:
         """Something that somebody should look at. Never in the way of an order."""
@@ -523,7 +532,7 @@ class Trader:
         await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
         for instrument in self._to_guard():
             self._guardian.look_soon(instrument)
-        await self._compare_accounts()
+        await self._reconciler.compare()
         await self.market.first_look(self.patience.facts)
         self.ready.set()
         log.info("recovery done")
@@ -561,42 +570,10 @@ class Trader:
         since_sent = (self._clock() - (order.sent_at or order.created_at)).total_seconds()
         return max(0.0, since_sent - self.patience.slack)
 
-    async def _compare_accounts(self) -> None:
-        """Drift: the books hold more than the account has. Shown, not mended: the owner knows what was done by hand."""
-        drift: list[dict[str, str]] = []
-        for account, broker in self.brokers.items():
-            if not broker.is_local:
-                drift += await self._drift_at(account, broker)
-        for row in drift:
-            if row not in self.drift:
-                log.warning("drift: %s", row)
-        self.drift = drift
-
-    async def _drift_at(self, account: Account, broker: Broker) -> list[dict[str, str]]:
-        positions = [p for p in self.engine.books.positions.values() if p.instrument.account == account and p.is_open]
-        if not positions:
-            return []
-        try:
-            balances = await self._ask(broker.balances)
-        except BrokerError as exc:
-            log.warning("positions were not compared with %s: %s", account, exc)
-            return [row for row in self.drift if row["broker"] == str(account)]
-        rows = []
-        for position in positions:
-            books = self.engine.books
-            # While an order of the symbol is under way, what is held is in doubt itself.
-            if books.on(position.instrument) or books.position(position.instrument) is not position:
-                continue
-            balance = balances.get(position.rules.base_asset, Balance())
-            if balance.free + balance.locked < position.quantity:
-                held = {"books": plain(position.quantity), "account": plain(balance.free + balance.locked)}
-                rows.append({"broker": account.broker, "symbol": position.symbol} | held)
-        return rows
-
     async def _keep_comparing(self) -> None:
         while True:
             await asyncio.sleep(self.patience.compare)
-            await self._compare_accounts()
+            await self._reconciler.compare()
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
 
@@ -646,7 +623,7 @@ class Trader:
 
 
 class _Hands:
-    """What the guardian has done by the trader."""
+    """What guardian and reconciler have done by the trader."""
 
     def __init__(self, trader: Trader) -> None:
         self._trader = trader
@@ -675,6 +652,25 @@ class _Hands:
 
     def follow(self, order: Order) -> None:
         self._trader._spawn(self._trader._follow(order), self._trader._tasks)
+
+    async def ask(self, question: Callable[..., Any], *args: object) -> Any:
+        return await self._trader._ask(question, *args)
+
+    async def catch_up(self, order: Order) -> None:
+        answer = await self._trader._look_up(order)
+        if isinstance(answer, Found):
+            await self._trader._settle(order, answer.execution)
+
+    def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]:
+        return self._trader._on_thread(call, *args)
+
+    def tell_owner(self, text: str) -> None:
+        self._trader.tell_owner(text)
+
+    def changed(self, instrument: Instrument) -> None:
+        self._trader._trades_csv.follow()
+        self._trader._guardian.look_soon(instrument)
+        self._trader.market.refresh_soon(instrument.account)
 
     async def close(self, instrument: Instrument, why: str) -> None:
         trader = self._trader

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from binance_client import BinanceClient, _order_parameters, _rules
 from broker import Balance, Broker, BrokerError, Done, Found, NoAnswer, NotFound, Refused, Unknown, UnknownSymbol
+from intents import new_id
 from models import ZERO, Fee, Market, Order, OrderStatus, OrderType, Side, SymbolRules
 from paper_client import PaperClient
-from risk import new_id
 
 D = Decimal
 S = OrderStatus

@@ -1,0 +1,198 @@
+"""The books beside the accounts: what differs is shown; what the owner closed by hand is taken over into the books.
+
+Nothing is taken over on suspicion: the exchange's own list of trades must show who closed it, and at what price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Protocol
+
+from broker import Balance, Broker, BrokerError
+from models import RESTING, ZERO, Account, HeldThere, Instrument, Market, Order, RestsThere, Side, plain
+from portfolio import Position
+from risk import RiskEngine
+
+log = logging.getLogger("gatehouse.reconcile")
+
+OUR_IDS = "gh"
+# How far back a trade by hand is looked for when no entry of ours is remembered.
+LOOK_BACK = timedelta(days=7)
+
+Row = dict[str, str]
+
+
+class Hands(Protocol):
+    """What the comparison needs done."""
+
+    async def ask(self, question: Callable[..., Any], *args: object) -> Any:
+        """Raises BrokerError."""
+
+    async def catch_up(self, order: Order) -> None:
+        """The books know how it stands."""
+
+    def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]: ...
+    def tell_owner(self, text: str) -> None: ...
+    def changed(self, instrument: Instrument) -> None: ...
+
+
+class Reconciler:
+    """`drift`: the rows for /status. One comparison at a time, on the event loop."""
+
+    def __init__(
+        self,
+        engine: RiskEngine,
+        brokers: Mapping[Account, Broker],
+        hands: Hands,
+        clock: Callable[[], datetime],
+        second_look_seconds: float,
+    ) -> None:
+        self.drift: list[Row] = []
+        self._engine = engine
+        self._brokers = brokers
+        self._hands = hands
+        self._clock = clock
+        self._second_look_seconds = second_look_seconds
+        self._strays: set[tuple[Account, str]] = set()
+
+    async def compare(self) -> None:
+        drift: list[Row] = []
+        for account, broker in self._brokers.items():
+            if broker.is_local:
+                continue
+            try:
+                drift += await self._compare(account, broker)
+            except BrokerError as exc:
+                log.warning("the books were not compared with %s: %s", account, exc)
+                drift += [row for row in self.drift if (row["broker"], row["market"]) == account]
+        for row in drift:
+            if row not in self.drift:
+                self._hands.tell_owner(f"drift: {row}")
+        self.drift = drift
+
+    async def _compare(self, account: Account, broker: Broker) -> list[Row]:
+        missing = await self._missing(account, broker)
+        if missing:
+            # A stop that was triggered a moment ago is no work of the owner's: first every order of ours has its say.
+            for order in [o for o in self._engine.books.orders.values() if o.instrument in missing]:
+                if order.status in RESTING:
+                    await self._hands.catch_up(order)
+            await asyncio.sleep(self._second_look_seconds)
+            again = await self._missing(account, broker)
+            for instrument in [i for i, quantity in again.items() if missing.get(i) == quantity]:
+                await self._take_over(instrument, broker, again[instrument])
+        return await self._rows(account, broker) + await self._strays_at(account, broker)
+
+    # --- positions ------------------------------------------------------------------------------------------------
+
+    async def _missing(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
+        """Base units that the books hold and the account does not."""
+        there = await self._there(account, broker)
+        pairs = ((p.instrument, p.quantity - there.get(p.instrument, ZERO)) for p in self._quiet(account))
+        return {instrument: quantity for instrument, quantity in pairs if quantity > 0}
+
+    def _quiet(self, account: Account) -> list[Position]:
+        """While an order of the symbol is under way, what is held is in doubt itself."""
+        books = self._engine.books
+        ours = [p for p in books.positions.values() if p.instrument.account == account and p.is_open]
+        busy = {order.instrument for order in books.orders.values() if order.status not in RESTING}
+        return [p for p in ours if p.instrument not in busy]
+
+    async def _there(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
+        """What the account holds of each position, in the position's direction; nothing negative."""
+        if account.market is Market.FUTURES:
+            held: Sequence[HeldThere] = await self._hands.ask(broker.positions)
+            sides = {(one.symbol, one.side): one.quantity for one in held}
+            return {p.instrument: sides.get((p.symbol, p.side), ZERO) for p in self._quiet(account)}
+        positions = self._quiet(account)
+        if not positions:
+            return {}
+        balances: Mapping[str, Balance] = await self._hands.ask(broker.balances)
+        return _shared_out(positions, balances)
+
+    async def _rows(self, account: Account, broker: Broker) -> list[Row]:
+        """Everything that still differs: on spot only what is missing, as the rest of the account is the owner's."""
+        there = await self._there(account, broker)
+        rows = []
+        for position in self._quiet(account):
+            held = there.get(position.instrument, ZERO)
+            if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
+                rows.append(_row(account, position.symbol, position.side, position.quantity, held))
+        if account.market is Market.FUTURES:
+            rows += await self._foreign(account, broker)
+        return rows
+
+    async def _foreign(self, account: Account, broker: Broker) -> list[Row]:
+        books = self._engine.books
+        busy = {order.instrument for order in books.orders.values()}
+        held: Sequence[HeldThere] = await self._hands.ask(broker.positions)
+        rows = []
+        for one in held:
+            instrument = Instrument(*account, one.symbol)
+            position = books.position(instrument)
+            ours = position is not None and position.is_open and position.side == one.side
+            if not ours and instrument not in busy:
+                rows.append(_row(account, one.symbol, one.side, ZERO, one.quantity))
+        return rows
+
+    # --- by hand --------------------------------------------------------------------------------------------------
+
+    async def _take_over(self, instrument: Instrument, broker: Broker, missing: Decimal) -> None:
+        position = self._engine.books.position(instrument)
+        if position is None:
+            return
+        closes = Side.BUY if position.is_short else Side.SELL
+        opens = Side.SELL if position.is_short else Side.BUY
+        now = self._clock()
+        since = self._engine.books.last_entry_at(instrument, opens) or now - LOOK_BACK
+        ours = await self._hands.run(self._engine.own_order_ids, instrument, since)
+        for trade in await self._hands.ask(broker.trades_since, instrument.symbol, since):
+            by_hand = trade.exchange_order_id not in ours and trade.side is closes
+            if missing <= 0 or not by_hand or trade.position_side not in ("", position.side):
+                continue
+            taken = await self._hands.run(self._engine.take_over, instrument, trade, missing, self._clock())
+            missing -= taken.executed_quantity
+            what = f"{plain(taken.executed_quantity)} {instrument} at {instrument.broker}"
+            self._hands.tell_owner(f"closed at the exchange by somebody else, taken over into the books: {what}")
+        self._hands.changed(instrument)
+
+    # --- orders that the books do not know as live ------------------------------------------------------------------
+
+    async def _strays_at(self, account: Account, broker: Broker) -> list[Row]:
+        waiting: Sequence[RestsThere] = await self._hands.ask(broker.open_orders)
+        live = self._engine.books.orders
+        strays = [one for one in waiting if one.client_order_id.startswith(OUR_IDS) and one.client_order_id not in live]
+        seen, self._strays = (
+            self._strays,
+            {(account, one.client_order_id) for one in strays} | {key for key in self._strays if key[0] != account},
+        )
+        rows = []
+        for one in strays:
+            if (account, one.client_order_id) not in seen:
+                continue  # it may have been cancelled a moment ago
+            if await self._hands.run(self._engine.has_ended, one.symbol, one.client_order_id):
+                await self._hands.ask(broker.cancel_stray, one)
+                self._hands.tell_owner(f"{one.client_order_id} ({one.symbol}) was left over at {account}: cancelled")
+            else:
+                rows.append(_row(account, one.symbol, "", ZERO, ZERO) | {"order": one.client_order_id})
+        return rows
+
+
+def _shared_out(positions: Sequence[Position], balances: Mapping[str, Balance]) -> dict[Instrument, Decimal]:
+    """Two symbols may share their coins: what the first one does not need is there for the next."""
+    left = {asset: balance.free + balance.locked for asset, balance in balances.items()}
+    there = {}
+    for position in positions:
+        asset = position.rules.base_asset
+        there[position.instrument] = min(position.quantity, left.get(asset, ZERO))
+        left[asset] = left.get(asset, ZERO) - there[position.instrument]
+    return there
+
+
+def _row(account: Account, symbol: str, side: str, books: Decimal, there: Decimal) -> Row:
+    held = {"side": side, "books": plain(books), "account": plain(there)}
+    return {"broker": account.broker, "market": account.market.value, "symbol": symbol} | held
