@@ -66,8 +66,7 @@ def test_all_mistakes_are_told_at_once_in_one_message(load: Load) -> None:
         "cannot start:\n"
         "  - WEBHOOK_SECRET_KEY must be at least 16 characters, had 9\n"
         "  - MAX_OPEN_TRADES must be a whole number of 1 or more, was 'three'\n"
-        "  - LEVERAGE (20) must not be above MAX_LEVERAGE (5)\n"
-        "  - LEVERAGE=20 is not available in this version yet"
+        "  - LEVERAGE (20) must not be above MAX_LEVERAGE (5)"
     )
 
 
@@ -549,12 +548,6 @@ def test_a_minimum_confidence_above_the_default_one_is_allowed(load: Load) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("BINANCE_MARKET", "futures"),
-        ("BINANCE_MARKET", "both"),
-        ("LEVERAGE", "2"),
-        ("STOP_LOSS_PERCENT", "2.5"),
-        ("TAKE_PROFIT_PERCENT", "5"),
-        ("TRAILING_STOP_PERCENT", "1"),
         ("DEFAULT_BROKER", "BINGX"),
         ("DEFAULT_BROKER", "FLATTRADE"),
     ],
@@ -563,8 +556,12 @@ def test_what_would_change_orders_and_is_not_there_yet_is_refused(load: Load, na
     assert mistakes(load, **{name: value}) == (f"{name}={value} is not available in this version yet",)
 
 
-def test_saying_the_default_of_what_is_not_there_yet_is_fine(load: Load) -> None:
-    load(BINANCE_MARKET="spot", LEVERAGE="1", STOP_LOSS_PERCENT="")
+def test_spot_takes_either_a_stop_loss_or_a_trailing_stop(load: Load) -> None:
+    both = {"STOP_LOSS_PERCENT": "2", "TRAILING_STOP_PERCENT": "1"}
+    (mistake,) = mistakes(load, **both)
+    assert mistake.startswith("STOP_LOSS_PERCENT and TRAILING_STOP_PERCENT must not both be set while spot is on")
+    assert mistakes(load, **both, BINANCE_MARKET="both") == (mistake,)
+    assert load(**both, BINANCE_MARKET="futures").trailing_stop_percent == 1
 
 
 @pytest.mark.parametrize(
@@ -578,7 +575,6 @@ def test_saying_the_default_of_what_is_not_there_yet_is_fine(load: Load) -> None
         ({"NOTIFY_URLS": "tgram://x"}, "NOTIFY_URLS has no effect: no messages are sent"),
         ({"DASHBOARD_PASSWORD": "x"}, "DASHBOARD_PASSWORD has no effect: there is no dashboard"),
         ({"SESSION_SECRET": "x"}, "SESSION_SECRET has no effect: there is no dashboard"),
-        ({"BINANCE_FUTURES_API_URL": "https://x.example"}, "BINANCE_FUTURES_API_URL has no effect: only spot"),
         ({"DIRECTION": "short"}, "DIRECTION is short, and spot has no short entries"),
         ({"HOST": "0.0.0.0"}, "HOST is 0.0.0.0: alerts and their secret arrive unencrypted"),
         ({"ALLOWED_IPS": "10.0.0.1"}, "ALLOWED_IPS is compared with the address that connects; with a proxy"),

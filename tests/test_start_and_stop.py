@@ -462,22 +462,22 @@ def held_by_hand(daemon: Daemon) -> list[dict[str, Any]]:
     return found
 
 
-def test_what_was_sold_by_hand_is_shown_as_drift_after_a_restart(live: Daemon, exchange: FakeBinance) -> None:
+def test_what_is_gone_from_the_account_is_shown_as_drift_after_a_restart(live: Daemon, exchange: FakeBinance) -> None:
     for symbol in ("BTCUSDT", "ETHUSDT"):
         assert buy(live, symbol=symbol)["status"] == "FILLED"
     exchange.set_balance("BTC", "0.0001")
     exchange.set_balance("ETH", exchange.free("ETH") + 1)  # more than the books know is the owner's own
     live.restart()
-    expected = {"broker": "BINANCE", "symbol": "BTCUSDT", "books": "0.00022977", "account": "0.0001"}
-    assert held_by_hand(live) == [expected]
+    where = {"broker": "BINANCE", "market": "spot", "symbol": "BTCUSDT", "side": "LONG"}
+    assert held_by_hand(live) == [where | {"books": "0.00022977", "account": "0.0001"}]
     exchange.set_balance("BTC", 1)
     live.restart()
     assert held_by_hand(live) == []
 
 
-def test_what_is_sold_by_hand_is_noticed_while_it_runs(daemon_with: Make, exchange: FakeBinance) -> None:
+def test_what_is_gone_from_the_account_is_noticed_while_it_runs(daemon_with: Make, exchange: FakeBinance) -> None:
     settings = binance(exchange, cooldown_seconds=0)
-    settings["test_patience"] = {"compare": 0.2}
+    settings["test_patience"] = {"compare": 0.2, "second_look": 0.1}
     daemon = daemon_with(**settings).start()
     assert buy(daemon)["status"] == "FILLED"
     exchange.set_balance("BTC", 0)
