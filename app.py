@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -29,6 +29,7 @@ from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import SIGNALS, TRADES, JournalError
 from log_setup import set_up_logging
 from models import ZERO, Account, Signal
+from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 from trader import Trader
@@ -101,6 +102,9 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/executions", "GET", Door.executions)
     route("/positions", "GET", Door.positions)
     route("/account/summary", "GET", Door.account_summary)
+    route("/preferences/current", "GET", Door.preferences)
+    route("/preferences/reset", "POST", Door.reset_preferences)
+    route("/preferences/{name}", "POST", Door.change_preferences)
     route("/pause", "POST", Door.pause)
     route("/resume", "POST", Door.resume)
     route("/close-all", "POST", Door.close_all)
@@ -252,6 +256,7 @@ class Door:
         unresolved = [order for order in books.orders.values() if order.status.value in ("UNKNOWN", "SENT", "INTENT")]
         return {
             "limits": self.gate.engine.limits,
+            "preferences_differing": len(self.gate.engine.in_force.differing),
             "brokers": {
                 self.gate.label(account): {"mode": self.gate.settings.mode_of(account.broker)} | state
                 for account, state in self.trader.market.state().items()
@@ -263,11 +268,11 @@ class Door:
             "csv_lag": {name: csv.lag for name, csv in self.gate.csvs.items()},
             "csv_problems": {name: csv.problem for name, csv in self.gate.csvs.items() if csv.problem},
             "journal_problem": self.trader.journal_problem,
-            "halted": self.gate.engine.halted,
+            "halted": self.gate.engine.halted or self.gate.engine.in_force.problem,
             "drift": self.trader.drift,
             "notices": [{"at": at, "text": text} for at, text in self.trader.notices],
             "latencies_ms": _latencies(self.trader.latencies_ms),
-            "warnings": self.gate.settings.warnings,
+            "warnings": self.gate.engine.in_force.warnings,
         }
 
     async def executions(self, request: Request) -> Response:
@@ -312,6 +317,43 @@ class Door:
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(content, media_type="text/csv", headers=HEADERS | disposition)
 
+    # --- preferences ------------------------------------------------------------------------------------------------
+
+    async def preferences(self, request: Request) -> Response:
+        await self._owner_only(request)
+        return _json(200, self._preferences(NAMES) | {"groups": GROUPS})
+
+    async def change_preferences(self, request: Request) -> Response:
+        body = await self._owners_body(request)
+        target = request.path_params["name"].lower()
+        if target not in TARGETS:
+            names = [*TARGETS, "reset"]
+            return _json(404, _error(f"no such preference; there are {', '.join(names)}") | {"names": names})
+        try:
+            return await self._change_preferences(read_changes(target, body, self.gate.secret))
+        except PreferenceError as exc:
+            return _json(400, _error(str(exc)) | {"field": exc.field})
+
+    async def reset_preferences(self, request: Request) -> Response:
+        await self._owner_only(request)
+        # Also those that a later version may have left.
+        return await self._change_preferences(dict.fromkeys([*NAMES, *self.gate.engine.books.preferences]))
+
+    async def _change_preferences(self, changes: Mapping[str, str | None]) -> Response:
+        """Raises PreferenceError."""
+        try:
+            await asyncio.to_thread(self.gate.engine.prefer, changes, self.gate.clock())
+        except JournalError as exc:
+            self.trader.journal_problem = str(exc)
+            raise BadRequest(503, "the journal cannot be written; nothing was changed") from exc
+        told = ((name, "default" if text is None else text or WORDS[name]) for name, text in changes.items())
+        log.info("preferences: %s", ", ".join(f"{name} = {text}" for name, text in told))
+        return _json(200, self._preferences(changes))
+
+    def _preferences(self, names: Iterable[str]) -> dict[str, Any]:
+        in_force = self.gate.engine.in_force
+        return {"preferences": preferences_view(names, in_force), "warnings": in_force.warnings}
+
     # --- the hand on the switch -------------------------------------------------------------------------------------
 
     async def pause(self, request: Request) -> Response:
@@ -342,8 +384,19 @@ class Door:
     async def _owner_only(self, request: Request) -> None:
         if self._knows_secret(request):
             return
-        if request.method == "POST" and self._secret.accepts(claimed_secrets(await _read_body(request))):
+        if request.method == "POST":
+            await self._owners_body(request)
             return
+        await self._refuse(request)
+
+    async def _owners_body(self, request: Request) -> bytes:
+        """With the owner's secret in it, or in the header."""
+        body = await _read_body(request)
+        if not self._knows_secret(request) and not self._secret.accepts(claimed_secrets(body)):
+            await self._refuse(request)
+        return body
+
+    async def _refuse(self, request: Request) -> NoReturn:
         await self._unauthorised(request)
         raise BadRequest(401, "unauthorised: send the webhook secret")
 
@@ -496,6 +549,8 @@ def main() -> int:
         print(f"cannot start:\n  - {_not_free(settings, exc)}", file=sys.stderr)
         return 2
     set_up_logging((*settings.secrets, gate.secret))
+    if problem := gate.engine.in_force.problem:
+        log.error("no entries: %s", problem)
     _spare_the_collector()
     print(startup_text(settings, gate.secret), flush=True)
     serve(gate, listener)

@@ -65,7 +65,31 @@ class Switched:
     at: datetime
 
 
-Event = Decided | OrderChanged | Switched
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting's new text, as `.env` would have it: empty = off, or all of a list; None = back to the default."""
+
+    name: str
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preferred:
+    """The owner changed settings while it runs."""
+
+    changes: tuple[Change, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What the owner wants of a setting, whatever the environment says, and since when."""
+
+    text: str
+    since: datetime
+
+
+Event = Decided | OrderChanged | Switched | Preferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,7 @@ class Books:
     entries_today: int = 0
     realized_today: Decimal = ZERO
     paused: bool = False
+    preferences: Mapping[str, Preference] = field(default_factory=dict)
 
     def as_of(self, now: datetime) -> Books:
         """The same books on the day of `now`, in UTC. A clock that steps back never brings a spent day back."""
@@ -203,6 +228,8 @@ def fold(books: Books, event: Event) -> Books:
     """The books after one more event."""
     if isinstance(event, Switched):
         return replace(books, paused=event.paused)
+    if isinstance(event, Preferred):
+        return replace(books, preferences=_with_changes(books.preferences, event))
     books = books.as_of(event.at)
     if isinstance(event, Decided):
         return _with_decision(books, event.record)
@@ -229,6 +256,12 @@ def advanced(books: Books, order: Order, execution: Execution, at: datetime) -> 
     if realized is None:
         return changed
     return replace(changed, realized_pnl=(order.realized_pnl or ZERO) + realized)
+
+
+def _with_changes(preferences: Mapping[str, Preference], event: Preferred) -> Mapping[str, Preference]:
+    texts = {change.name: change.text for change in event.changes}
+    kept = {name: preference for name, preference in preferences.items() if name not in texts}
+    return kept | {name: Preference(text, event.at) for name, text in texts.items() if text is not None}
 
 
 def _with_decision(books: Books, record: DecisionRecord) -> Books:

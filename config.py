@@ -492,18 +492,20 @@ _FIELD_OF = {name: name.lower() for name in SETTING_NAMES} | {
 
 
 @dataclass(frozen=True, slots=True)
-class _Contradiction:
+class Mistake:
+    """What is wrong, and the settings that it is about."""
+
     fields: tuple[str, ...]
     text: str
 
 
 class _Contradictory(ValueError):
-    def __init__(self, found: list[_Contradiction]) -> None:
+    def __init__(self, found: list[Mistake]) -> None:
         super().__init__("; ".join(contradiction.text for contradiction in found))
         self.found = found
 
 
-_Found = Iterable[_Contradiction]
+_Found = Iterable[Mistake]
 
 
 def _keys_come_together(settings: Settings) -> _Found:
@@ -511,29 +513,29 @@ def _keys_come_together(settings: Settings) -> _Found:
         given = [name.upper() for name in fields if settings.is_set(name)]
         missing = [name.upper() for name in fields if not settings.is_set(name)]
         if given and missing:
-            yield _Contradiction(fields, f"{' and '.join(missing)} must be set too, because {' and '.join(given)} is")
+            yield Mistake(fields, f"{' and '.join(missing)} must be set too, because {' and '.join(given)} is")
 
 
 def _exchange_keys_need_a_secret(settings: Settings) -> _Found:
     given = [name for fields in KEYS.values() for name in fields if settings.is_set(name)]
     if given and not settings.webhook_secret_key:
         wanted = f"must be set to at least {MIN_SECRET_CHARACTERS} characters"
-        yield _Contradiction(("webhook_secret_key",), f"WEBHOOK_SECRET_KEY {wanted}, because exchange keys are set")
+        yield Mistake(("webhook_secret_key",), f"WEBHOOK_SECRET_KEY {wanted}, because exchange keys are set")
 
 
 def _default_broker_is_usable(settings: Settings) -> _Found:
     name = settings.default_broker
     if name in LATER_BROKERS:
-        yield _Contradiction(("default_broker",), f"DEFAULT_BROKER={name} {NOT_YET}")
+        yield Mistake(("default_broker",), f"DEFAULT_BROKER={name} {NOT_YET}")
     elif name and name not in settings.brokers:
         keys = " and ".join(field.upper() for field in KEYS[name])
-        yield _Contradiction(("default_broker", *KEYS[name]), f"DEFAULT_BROKER is {name}, which needs {keys} to be set")
+        yield Mistake(("default_broker", *KEYS[name]), f"DEFAULT_BROKER is {name}, which needs {keys} to be set")
 
 
 def _leverage_fits_its_limit(settings: Settings) -> _Found:
     if settings.leverage > settings.max_leverage:
         text = f"{_told(settings, 'leverage')} must not be above {_told(settings, 'max_leverage')}"
-        yield _Contradiction(("leverage", "max_leverage"), text)
+        yield Mistake(("leverage", "max_leverage"), text)
 
 
 def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
@@ -542,14 +544,14 @@ def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
         real = re.search(r"(^|\.)binance\.(com|us)$", host) and not re.match("demo-|testnet", host)
         if settings.binance_testnet and real:
             what = f"{name.upper()} is the real exchange ({host}) while BINANCE_TESTNET is true"
-            yield _Contradiction((name, "binance_testnet"), f"{what}: one of them must change")
+            yield Mistake((name, "binance_testnet"), f"{what}: one of them must change")
 
 
 def _spot_sells_its_coins_once(settings: Settings) -> _Found:
     both = settings.stop_loss_percent is not None and settings.trailing_stop_percent is not None
     if both and settings.binance_market != "futures":
         text = "STOP_LOSS_PERCENT and TRAILING_STOP_PERCENT must not both be set while spot is on: it takes one of them"
-        yield _Contradiction(("stop_loss_percent", "trailing_stop_percent", "binance_market"), text)
+        yield Mistake(("stop_loss_percent", "trailing_stop_percent", "binance_market"), text)
 
 
 _RULES: tuple[Callable[[Settings], _Found], ...] = (
@@ -653,8 +655,16 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     around = _look_around(environment, given)
     settings, mistakes = _judge(given, around)
     if settings is None or given.mistakes:
-        raise SettingsError([*given.mistakes, *mistakes])
+        raise SettingsError([*given.mistakes, *(mistake.text for mistake in mistakes)])
     return settings
+
+
+def judge_changes(settings: Settings, texts: Mapping[str, str]) -> tuple[Settings | None, list[Mistake]]:
+    """The settings with these over them, judged as at start; an empty text: not set, whatever it was before."""
+    given = _Given()
+    given.values |= {name: getattr(settings, name) for name in settings.model_fields_set if name != "surroundings"}
+    given.values |= texts
+    return _judge(given, settings.surroundings)
 
 
 def _look_around(environment: Mapping[str, str], given: _Given) -> Surroundings:
@@ -668,7 +678,7 @@ def _look_around(environment: Mapping[str, str], given: _Given) -> Surroundings:
     return Surroundings(on_railway=on_railway, volume=volume, remarks=tuple(given.remarks))
 
 
-def _judge(given: _Given, around: Surroundings) -> tuple[Settings | None, list[str]]:
+def _judge(given: _Given, around: Surroundings) -> tuple[Settings | None, list[Mistake]]:
     """The settings, or everything that is wrong with them."""
     values: dict[str, Any] = {"surroundings": around, **given.values}
     try:
@@ -682,10 +692,10 @@ def _judge(given: _Given, around: Surroundings) -> tuple[Settings | None, list[s
             Settings(**{name: value for name, value in values.items() if name not in wrong})
         except ValidationError as exc:
             found = [one for one in _contradictions(exc) if wrong.keys().isdisjoint(one.fields)]
-    return None, [_told_wrong(given, *one) for one in wrong.items()] + [one.text for one in found]
+    return None, [Mistake((field,), _told_wrong(given, field, error)) for field, error in wrong.items()] + found
 
 
-def _contradictions(exc: ValidationError) -> list[_Contradiction]:
+def _contradictions(exc: ValidationError) -> list[Mistake]:
     causes = [error.get("ctx", {}).get("error") for error in exc.errors(include_input=False)]
     return [found for cause in causes if isinstance(cause, _Contradictory) for found in cause.found]
 

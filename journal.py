@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from books import Decided, Event, OrderChanged, Switched
+from books import Decided, Event, OrderChanged, Preferred, Switched
 from codec import from_text, to_text
 from csv_logger import signal_row, trade_row
 from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
@@ -310,7 +310,8 @@ def _columns(event: Event) -> tuple[str | None, ...]:
     if isinstance(event, OrderChanged):
         order = event.order
         return at, "order", None, None, _thread(order), order.symbol, order.strategy, body
-    return at, "switched", None, None, None, None, None, body
+    kind = "preferred" if isinstance(event, Preferred) else "switched"
+    return at, kind, None, None, None, None, None, body
 
 
 def _thread(order: Order) -> str:
@@ -339,4 +340,6 @@ def _event(kind: str, body: str) -> Event:
         return from_text(Decided, body)
     if kind == "order":
         return from_text(OrderChanged, body)
+    if kind == "preferred":
+        return from_text(Preferred, body)
     return from_text(Switched, body)

@@ -6,14 +6,14 @@ allowance. What is reserved here counts at once; every reservation ends in `sett
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import intents
 import protection
-from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
+from books import Books, Change, Decided, Event, OrderChanged, Preferred, Switched, advanced, fold
 from case import Case, Limits
 from checks import judge, judge_all, missed_alert
 from intents import new_id
@@ -25,7 +25,6 @@ from models import (
     DecisionRecord,
     Execution,
     Instrument,
-    Market,
     Order,
     OrderStatus,
     Signal,
@@ -34,6 +33,7 @@ from models import (
     Verdict,
 )
 from plan import may_enter
+from preferences import InForce, Under
 from protection import Guard
 from sizing import View
 
@@ -82,15 +82,24 @@ class Preview:
 class RiskEngine:
     """The one owner of what is shared between threads. `books` is an immutable value and may be read at any time."""
 
-    def __init__(self, journal: Journal, limits: Limits) -> None:
+    def __init__(self, journal: Journal, limits: Limits, under: Under | None = None) -> None:
+        """`under` lays the owner's preferences over the limits; without it they are only remembered."""
         self._journal = journal
         self._ledger = Ledger(journal)
-        self.limits = limits
+        self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
 
     @property
     def books(self) -> Books:
         return self._ledger.books
+
+    @property
+    def in_force(self) -> InForce:
+        return self._under(self.books.preferences)
+
+    @property
+    def limits(self) -> Limits:
+        return self.in_force.limits
 
     def decide(
         self, requests: Sequence[Request], clock: Callable[[], datetime]
@@ -112,7 +121,7 @@ class RiskEngine:
                 return (), None
             # Looked at here and not before: around midnight, who waited for the lock must count to the day he enters.
             now = clock()
-            record = self._duplicate(request.alert, now) or self._judged(books, request.alert, request.view, now)
+            record = self._duplicate(books, request.alert, now) or self._judged(books, request.alert, request.view, now)
             return [Decided(record)], record
 
         return step
@@ -161,7 +170,8 @@ class RiskEngine:
     def next_attempt(self, order: Order) -> Order | None:
         """The intent that took the place of an exit, if there is one."""
         orders = self.books.orders.values()
-        return next((o for o in orders if o.signal_id == order.signal_id and o.attempt > order.attempt), None)
+        same = (o for o in orders if (o.signal_id, o.leg) == (order.signal_id, order.leg))
+        return next((o for o in same if o.attempt > order.attempt), None)
 
     def blockers(self, order: Order) -> tuple[Order, ...]:
         """What an order waits for: those of its symbol without an outcome; a full exit also for what rests."""
@@ -179,7 +189,9 @@ class RiskEngine:
             if current.status is not OrderStatus.INTENT:
                 return (), current
             if current.is_entry:
-                changed = intents.released_entry(current, books.as_of(now), self.limits, self.halted, now)
+                in_force = self._under(books.preferences)
+                halted = self.halted or in_force.problem
+                changed = intents.released_entry(current, books.as_of(now), in_force.limits, halted, now)
             else:
                 changed = intents.released_exit(current, books, view, now)
             return [OrderChanged(changed, now)], changed
@@ -220,6 +232,19 @@ class RiskEngine:
         """Pause or resume entries; on the record, so that a restart remembers it."""
         self._ledger.run(lambda books: ([Switched(paused, now)], None))
 
+    def prefer(self, changes: Mapping[str, str | None], now: datetime) -> None:
+        """Changes settings, all of these or none; None = back to the default. Holds from the very next decision on.
+
+        Raises PreferenceError where they are not fit to be in force, JournalError when they cannot be written.
+        """
+
+        def step(books: Books) -> tuple[Sequence[Event], None]:
+            event = Preferred(tuple(Change(name, text) for name, text in changes.items()), now)
+            self._under(fold(books, event).preferences).refuse_ignored(changes)
+            return [event], None
+
+        self._ledger.run(step)
+
     def probe(self) -> None:
         """Raises JournalError while the journal cannot be written."""
         self._ledger.probe()
@@ -228,9 +253,9 @@ class RiskEngine:
         """Now and then, so that the next start need not fold the whole history. Raises JournalError."""
         self._ledger.save()
 
-    def _duplicate(self, alert: Alert, now: datetime) -> DecisionRecord | None:
+    def _duplicate(self, books: Books, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)
-        if first is None or not self._is_repeat(alert.signal, alert.account.market, now - first.decided_at):
+        if first is None or not self._is_repeat(books, alert, now - first.decided_at):
             return None
         order = self._journal.last_order(first.signal_id)
         if order is not None and order.never_left:
@@ -249,14 +274,14 @@ class RiskEngine:
             duplicate_of=first.signal_id,
         )
 
-    def _is_repeat(self, signal: Signal, market: Market, age: timedelta) -> bool:
+    def _is_repeat(self, books: Books, alert: Alert, age: timedelta) -> bool:
         """After the clock stepped back, the first of two seems to lie ahead: an entry is still a repeat then.
 
         A way out must not stay shut until the clock is there again, and a second one finds nothing left to sell.
         """
-        window = timedelta(seconds=float(self.limits.dedupe_seconds))
-        window = max(window, REMEMBER_FIRED_ALERTS) if signal.fired_at else window
-        return age <= window and (age >= -window or may_enter(signal, market))
+        window = timedelta(seconds=float(self._under(books.preferences).limits.dedupe_seconds))
+        window = max(window, REMEMBER_FIRED_ALERTS) if alert.signal.fired_at else window
+        return age <= window and (age >= -window or may_enter(alert.signal, alert.account.market))
 
     def _judged(self, books: Books, alert: Alert, view: View, now: datetime) -> DecisionRecord:
         case = self._case(books, alert, view, now)
@@ -292,15 +317,17 @@ class RiskEngine:
         )
 
     def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:
+        # Of these very books, which a change may have just become part of, and not of those on the disk.
+        in_force = self._under(books.preferences)
         return Case(
             alert.signal,
             alert.instrument,
             view,
             books.as_of(now),
-            self.limits,
+            in_force.limits,
             now,
             broker_problem=alert.broker_problem,
             market_problem=alert.market_problem,
-            halted=self.halted,
+            halted=self.halted or in_force.problem,
             by_owner=alert.by_owner,
         )

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from books import Books, Missed
+from books import Books, Missed, Preference
 from codec import from_text, to_text
 from models import Account, Instrument, Market, Order, Side
 from portfolio import Position
@@ -44,6 +44,12 @@ class _Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class _Preference:
+    name: str
+    preference: Preference
+
+
+@dataclass(frozen=True, slots=True)
 class _Saved:
     orders: tuple[Order, ...]
     recent: tuple[Order, ...]
@@ -55,6 +61,7 @@ class _Saved:
     entries_today: int
     realized_today: Decimal
     paused: bool
+    preferences: tuple[_Preference, ...]
 
 
 def write_books(books: Books) -> str:
@@ -72,6 +79,7 @@ def write_books(books: Books) -> str:
         entries_today=books.entries_today,
         realized_today=books.realized_today,
         paused=books.paused,
+        preferences=tuple(_Preference(name, preference) for name, preference in books.preferences.items()),
     )
     text = to_text(saved)
     return f"{_seal(text)} {text}"
@@ -96,6 +104,7 @@ def read_books(line: str) -> Books | None:
         entries_today=saved.entries_today,
         realized_today=saved.realized_today,
         paused=saved.paused,
+        preferences={one.name: one.preference for one in saved.preferences},
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from broker import Broker
-from case import Limits
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
@@ -17,6 +16,7 @@ from journal import SIGNALS, TRADES, Journal
 from models import Account, Market
 from paper_client import PaperClient
 from paper_futures import PaperFutures
+from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
 from trader import Patience
 
@@ -65,7 +65,7 @@ def open_gatehouse(
     }
     for csv in csvs.values():
         csv.open()
-    engine = RiskEngine(journal, limits_of(settings))
+    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings))
     _refuse_to_mix(settings, journal, engine)
     _refuse_to_abandon(settings, engine)
     journal.make_room()
@@ -117,10 +117,6 @@ def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, cl
         clock=clock,
         last_number=lambda: journal.last_number(file),
     )
-
-
-def limits_of(settings: Settings) -> Limits:
-    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
 
 
 def build_brokers(settings: Settings) -> dict[Account, Broker]:

@@ -6,13 +6,15 @@ import csv
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,15 @@ class Daemon:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+
+@contextmanager
+def full_disk(daemon: Daemon) -> Iterator[None]:
+    """No write of the daemon goes beyond a file's first byte: journal, CSV files and log alike."""
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    yield
+    if daemon.is_alive():
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def assert_csvs_equal_journal(daemon: Daemon) -> None:

@@ -19,7 +19,7 @@ from builders import BINANCE, LIMITS, NOW, RULES, D, S, an_exit, an_order, at, d
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from books import Books, Decided, Event, OrderChanged, Switched, advanced, fold
+from books import Books, Decided, Event, OrderChanged, Preferred, Switched, advanced, fold
 from codec import from_text, to_text
 from journal import Journal
 from models import (
@@ -380,7 +380,7 @@ def test_an_ending_that_two_have_seen_fills_the_position_once(engine: RiskEngine
 
 
 def test_the_daily_limit_holds_when_the_clock_steps_back_over_midnight(engine: RiskEngine) -> None:
-    engine.limits = replace(LIMITS, max_open_trades=99)
+    engine = RiskEngine(engine._journal, replace(LIMITS, max_open_trades=99))
     decide(engine, Signal(Action.BUY, "ETHUSDT"), MIDNIGHT + timedelta(minutes=1))
     earlier = MIDNIGHT - timedelta(minutes=30)
     decisions = [decide(engine, Signal(Action.BUY, f"C{number}USDT"), earlier).check for number in range(6)]
@@ -499,7 +499,7 @@ def any_value(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.one_of(any_value(Decided), any_value(OrderChanged), any_value(Switched)))
+@given(st.one_of(any_value(Decided), any_value(OrderChanged), any_value(Switched), any_value(Preferred)))
 def test_every_event_reads_back_as_it_was_written(event: Event) -> None:
     text = to_text(event)
     assert text.isascii()

@@ -616,6 +616,8 @@ def test_a_filter_that_makes_no_sense_is_a_400(door: Daemon, query: str) -> None
 OWNERS = [
     ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"), ("GET", "/logs/signals.csv"),
     ("GET", "/logs/trades.csv"), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/close-all"),
+    ("GET", "/preferences/current"), ("POST", "/preferences/limits"), ("POST", "/preferences/reset"),
+    ("POST", "/preferences/nothing"),
 ]  # fmt: skip
 
 

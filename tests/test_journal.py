@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import journal as journal_module
-from books import Decided, Event, OrderChanged, Switched
+from books import Change, Decided, Event, OrderChanged, Preferred, Switched
 from journal import SIGNALS, TRADES, Journal, JournalError
 from models import (
     Action,
@@ -94,6 +94,7 @@ def test_a_commit_is_on_the_disk_and_the_file_is_the_owners_alone(journal: Journ
 
 def test_what_was_appended_is_seen_by_others_at_once_and_replayed_in_order(journal: Journal, path: Path) -> None:
     events: list[Event] = [decided(1), changed(1), Switched(True, NOW), decided(2, key="other"), Switched(False, NOW)]
+    events.append(Preferred((Change("max_open_trades", "5"), Change("direction"), Change("leverage", "")), NOW))
     journal.append(events[:2])
     assert stored(path) == (2, 2)
     journal.append(events[2:])

@@ -164,7 +164,7 @@ def test_an_event_that_cannot_be_written_spoils_nobody_elses(
 
 # --- saved --------------------------------------------------------------------------------------------------------
 
-plays = st.lists(st.sampled_from(["buy", "limit", "sell", "pause", "save", "restart"]), max_size=20)
+plays = st.lists(st.sampled_from(["buy", "limit", "sell", "pause", "prefer", "save", "restart"]), max_size=20)
 
 
 @settings(max_examples=60, deadline=None)
@@ -189,6 +189,8 @@ def play(engine: RiskEngine, what: str, number: int) -> None:
         engine.save_books()
     elif what == "pause":
         engine.switch(number % 2 == 0, NOW)
+    elif what == "prefer":
+        engine.prefer({"direction": "long", f"name {number % 3}": None if number % 2 else ""}, NOW)
     else:
         limit: dict[str, Any] = {"type": OrderType.LIMIT, "price": D(100), "quantity": D(1)}
         more = limit if what == "limit" else {}

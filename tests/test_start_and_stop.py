@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from harness import (
     can_connect,
     eventually,
     free_port,
+    full_disk,
     read_csv,
 )
 
@@ -52,15 +52,6 @@ def meanwhile(call: Callable[[], Reply]) -> Iterator[Future[Reply]]:
     """A sender who waits for its answer while the test goes on."""
     with ThreadPoolExecutor(1) as sender:
         yield sender.submit(call)
-
-
-@contextmanager
-def full_disk(daemon: Daemon) -> Iterator[None]:
-    """No write of the daemon goes beyond a file's first byte: journal, CSV files and log alike."""
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    yield
-    if daemon.is_alive():
-        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
