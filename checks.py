@@ -23,6 +23,8 @@ DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD"})
 
 # TradingView stamps whole seconds and clocks differ a little; more than this in the future is not a firing time.
 MAX_CLOCK_LEAD_SECONDS = Decimal(10)
+TIMES_IN_FORCE = (None, "GTC", "IOC", "FOK")
+FUTURES_TIMES_IN_FORCE = (*TIMES_IN_FORCE, "GTX")  # only as a maker
 # TradingView sends an alert that was not answered again, three times, 5 s apart; by then later ones may have passed it.
 OVERTAKEN_SECONDS = 30
 
@@ -72,8 +74,10 @@ def _beyond_this_version(case: Case) -> Iterator[tuple[str, str]]:
         yield "cancel", "an alert that cancels orders"
     if signal.type not in (OrderType.MARKET, OrderType.LIMIT):
         yield "type", f"order type {signal.type}"
-    if signal.time_in_force not in (None, "GTC") and signal.type is OrderType.LIMIT:
-        yield "time_in_force", f"time in force {signal.time_in_force}; resting orders are good till cancelled"
+    known = TIMES_IN_FORCE if case.is_spot else FUTURES_TIMES_IN_FORCE
+    if signal.time_in_force not in known and signal.type is OrderType.LIMIT:
+        times = ", ".join(sorted(time for time in known if time))
+        yield "time_in_force", f"time in force {signal.time_in_force} on {case.instrument.market}; there are {times}"
     yield from _exit_beyond(case) if case.is_exit else _entry_beyond(case)
 
 

@@ -160,6 +160,7 @@ def order_of(case: Case, received_at: datetime, signal_id: str, now: datetime) -
         quantity=wish.quantity if waits and case.is_exit else size.quantity,
         amount=wish.amount if waits and case.is_exit else size.amount,
         price=size.limit_price,
+        time_in_force=signal.time_in_force if case.type is OrderType.LIMIT else None,
         reference_price=case.view.price or signal.price,
         strategy=signal.strategy or "",
         status=OrderStatus.INTENT if waits else OrderStatus.SENT,

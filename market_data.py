@@ -143,7 +143,7 @@ class MarketData:
         now = self._clock()
         return {account: _state(known, now) for account, known in self._known.items()}
 
-    def tasks(self, held: HeldAt, expected: Iterable[str] = ()) -> list[Coroutine[Any, Any, None]]:
+    def tasks(self, held: HeldAt, expected: Callable[[], Iterable[str]]) -> list[Coroutine[Any, Any, None]]:
         """The endless background work.
 
         `held(account)` names the symbols of its positions. The rules and the price of those and of the `expected` ones
@@ -227,7 +227,7 @@ class MarketData:
 
     # --- keeping fresh --------------------------------------------------------------------------------------------
 
-    async def _keep_account(self, known: _Known, held: HeldAt, expected: Iterable[str]) -> None:
+    async def _keep_account(self, known: _Known, held: HeldAt, expected: Callable[[], Iterable[str]]) -> None:
         warmed_at = -KEEP_WARM_SECONDS
         loop = asyncio.get_running_loop()
         while True:
@@ -241,7 +241,7 @@ class MarketData:
                     asked.append(self._run(known.broker.keep_warm))
                 await asyncio.gather(*asked)
                 of_positions = set(held(known.broker.account))
-                await self._learn_rules(known, {*of_positions, *expected})
+                await self._learn_rules(known, {*of_positions, *expected()})
                 await self._renew_rules(known)
                 await self._prepare(known, known.rules.keys() - of_positions)
                 known.problem, known.failures = "", 0
@@ -292,10 +292,10 @@ class MarketData:
             # Whatever came of it: the entry itself tries again, and then says why it cannot be.
             known.prepared[symbol] = leverage
 
-    async def _keep_prices(self, known: _Known, held: HeldAt, expected: Iterable[str]) -> None:
+    async def _keep_prices(self, known: _Known, held: HeldAt, expected: Callable[[], Iterable[str]]) -> None:
         await known.account_looked.wait()
         while True:
-            symbols = self._watched(known, {*held(known.broker.account), *expected})
+            symbols = self._watched(known, {*held(known.broker.account), *expected()})
             try:
                 if symbols:
                     await self._ask_once(known, "prices", partial(self._ask_prices, known, symbols))

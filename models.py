@@ -385,6 +385,7 @@ class DecisionRecord:
     order: Order | None = None
     duplicate_of: str = ""
     exit_first: Order | None = None  # of a reversal: closes what is held before `order` opens the opposite
+    missed: str = ""  # the strategy believed to hold something else than what was held
 
     @property
     def latency_ms(self) -> int:

@@ -101,9 +101,19 @@ class PaperClient:
                 return Refused(short)
             self._forget_old_endings()
             self._orders[order.client_order_id] = (order, Execution(OrderStatus.NEW, f"paper-{order.client_order_id}"))
-            if price is not None and (order.type is OrderType.MARKET or self._crosses(order, price)):
+            taken = price is not None and (order.type is OrderType.MARKET or self._crosses(order, price))
+            if order.time_in_force == ("GTX" if taken else "IOC") or (order.time_in_force == "FOK" and not taken):
+                return self._expire(order)
+            if taken and price is not None:
                 self._fill(order, price)
             return Done(self._orders[order.client_order_id][1])
+
+    def _expire(self, order: Order) -> Outcome:
+        """An order that may not rest (IOC, FOK), or not be filled at once (GTX), ends where it would."""
+        identity = self._orders[order.client_order_id][1].exchange_order_id
+        note = f"{order.time_in_force}: the price is not there"
+        self._orders[order.client_order_id] = (order, Execution(OrderStatus.EXPIRED, identity, note=note))
+        return Done(self._orders[order.client_order_id][1])
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         return [self.place(order) for order in orders]

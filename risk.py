@@ -314,6 +314,7 @@ class RiskEngine:
             broker=alert.broker,
             order=order,
             exit_first=exit_first,
+            missed=note,
         )
 
     def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:

@@ -224,6 +224,8 @@ class Trader:
             return
         self.journal_problem = ""
         log.info("%s %s %s: %s", record.decision, record.signal_id, alert.signal.symbol, record.reason)
+        if record.missed:
+            self.tell_owner(f"{alert.instrument} at {alert.broker}: {record.missed} ({record.signal_id})")
         if record.order is None:
             ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
             return
@@ -493,7 +495,7 @@ class Trader:
         for account, broker in self.brokers.items():
             if isinstance(broker, PaperClient):
                 self._restore_paper(account, broker)
-        for work in self.market.tasks(self._watched, self.engine.limits.allowed_symbols):
+        for work in self.market.tasks(self._watched, lambda: self.engine.limits.allowed_symbols):
             self._spawn(work, self._tasks)
         self._spawn(self._keep_csvs(), self._tasks)
         self._spawn(self._keep_comparing(), self._tasks)

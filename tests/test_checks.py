@@ -206,12 +206,19 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
     (checks.this_version_can_do_it, {}, {"type": OrderType.TRAILING_STOP}, "type", "Not available"),
     (
         checks.this_version_can_do_it,
-        {"type": OrderType.LIMIT, "time_in_force": "GTC"},
         {"type": OrderType.LIMIT, "time_in_force": "IOC"},
+        {"type": OrderType.LIMIT, "time_in_force": "DAY"},
         "time_in_force",
         "Not available",
     ),
     (checks.this_version_can_do_it, {"amount": D(5)}, {"amount": D(5), "amount_is_margin": True}, "size", "Not avail"),
+    (
+        checks.this_version_can_do_it,
+        FUTURES | {"type": OrderType.LIMIT, "time_in_force": "GTX"},
+        {"type": OrderType.LIMIT, "time_in_force": "GTX"},
+        "time_in_force",
+        "Not available in this version: time in force GTX on spot",
+    ),
     (checks.this_version_can_do_it, {"percent_of": "balance"}, {"percent_of": "risk"}, "size", "Not available"),
     (checks.this_version_can_do_it, {"action": Action.CLOSE}, {"action": Action.CANCEL}, "cancel", "Not available"),
     (

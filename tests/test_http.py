@@ -516,7 +516,7 @@ NOT_YET: list[tuple[dict[str, Any], str, str]] = [
     (BUY | {"leverage": 10}, "leverage", "leverage 10; spot has none"),
     ({"symbol": "BTCUSDT", "action": "cancel"}, "cancel", "an alert that cancels orders"),
     (BUY | {"type": "stop", "stop_price": 110}, "type", "order type STOP"),
-    (BUY | {"type": "limit", "time_in_force": "IOC"}, "time_in_force", "time in force IOC"),
+    (BUY | {"type": "limit", "time_in_force": "DAY"}, "time_in_force", "time in force DAY"),
 ]
 
 

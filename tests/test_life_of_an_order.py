@@ -74,6 +74,23 @@ def test_a_sell_without_quantity_sells_what_was_bought_net_of_the_fee_and_nothin
     assert len(exchange.orders) == 2
 
 
+@pytest.mark.parametrize("time_in_force", ["IOC", "FOK"])
+def test_a_limit_order_that_may_not_rest_ends_at_once(live: Daemon, exchange: FakeBinance, time_in_force: str) -> None:
+    limit: Any = {"symbol": "BTCUSDT", "action": "buy", "type": "limit", "quantity": "0.0002", "tif": time_in_force}
+    away, there = live.post(**limit, price=42000), live.post(**limit, price=43000)
+    assert [order.params["timeInForce"] for order in exchange.calls(POST)] == [time_in_force] * 2
+    assert [(reply["status"], reply["quantity"]) for reply in (away, there)] == [("EXPIRED", 0), ("FILLED", 0.0002)]
+    assert dec(positions(live)[0]["quantity"]) == Decimal("0.0001998")
+
+
+@pytest.mark.parametrize("time_in_force", ["IOC", "FOK"])
+def test_on_paper_too_it_ends_at_once(paper: Daemon, time_in_force: str) -> None:
+    paper.post(symbol="BTCUSDT", action="buy", price=100)
+    limit: Any = {"symbol": "BTCUSDT", "action": "buy", "type": "limit", "quantity": "0.09", "tif": time_in_force}
+    assert [paper.post(**limit, price=price)["status"] for price in (99, 101)] == ["EXPIRED", "FILLED"]
+    assert paper.owner_get("/status")["resting_orders"] == []
+
+
 def test_several_fills_are_one_order_with_the_average_price_and_all_fees(live: Daemon, exchange: FakeBinance) -> None:
     exchange.set_book("BTCUSDT", asks=[(43000, "0.0001"), (43100, "0.0001"), (43400, 1)])
     reply = live.post(symbol="BTCUSDT", action="buy", quantity="0.00023")
