@@ -128,7 +128,7 @@ class BinanceFutures(BinanceLink):
         """Clock, position mode and keys; leverages are read anew, they may have been changed meanwhile."""
         self._synchronise_clock()
         self._margin.forget()
-        self._read_position_mode()
+        self._question(self._read_position_mode)
         self.balances()
 
     def keep_warm(self) -> None:
@@ -139,7 +139,7 @@ class BinanceFutures(BinanceLink):
 
     def _read_position_mode(self) -> bool:
         """One-way or hedge mode is the account's choice, and orders look different in each."""
-        reply = self._question(self._client.futures_get_position_mode)
+        reply = self._ask(self._client.futures_get_position_mode)
         hedge_mode = reply.get("dualSidePosition") if isinstance(reply, dict) else None
         if not isinstance(hedge_mode, bool):
             raise BrokerError(f"{self.name} does not say whether it is in hedge mode")
@@ -277,7 +277,7 @@ class BinanceFutures(BinanceLink):
     def _mode_was_wrong(self, ending: Refused) -> Refused:
         """The owner switched between one-way and hedge mode: the order sent again will fit the mode as it is now."""
         try:
-            self._read_position_mode()
+            self._question(self._read_position_mode)
         except BrokerError:
             self._hedge_mode = None  # the next order reads it
         return replace(ending, never_left=True, retry_after_seconds=0)

@@ -134,7 +134,8 @@ class BinanceLink:
     ) -> list[Mapping[str, Any]]:
         """All trades from then on, each once, oldest first, in the spans and pages that Binance allows."""
         now_ms = self._now_ms()
-        start = max(int(since.timestamp() * 1000), now_ms - HISTORY_MS)
+        # A moment that Binance's clock has not reached yet is asked for all the same: clocks differ a little.
+        start = min(max(int(since.timestamp() * 1000), now_ms - HISTORY_MS), now_ms)
         found: dict[int, Mapping[str, Any]] = {}
         while start <= now_ms:
             end = start + longest_ms
