@@ -617,7 +617,8 @@ def test_a_leverage_beyond_what_is_allowed_is_refused(
 @pytest.mark.parametrize(
     "fault",
     [{"kind": "stall"}, {"kind": "reset"}, {"kind": "garbage"}, {"kind": "status", "status": 502, "html": True},
-     {"kind": "error", "code": -1021}, {"kind": "error", "code": -1003, "status": 400}, {"kind": "error", "code": -1007}],
+     {"kind": "error", "code": -1021}, {"kind": "error", "code": -1003, "status": 400},
+     {"kind": "error", "code": -1007}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
@@ -1068,8 +1069,8 @@ def test_every_symbol_takes_orders_that_keep_its_rules(exchange: FakeBinance, sy
     below, above = (price * D(factor) // rules.price_tick * rules.price_tick for factor in ("0.97", "1.03"))
     placed(client, replace(order, client_order_id="limit", type=OrderType.LIMIT, price=below))
     for kind, at in ((STOP, below), (PROFIT, above), (TRAIL, None)):
-        placed(client, a_guard(kind, str(at) if at else None, symbol=symbol, rules=rules, client_order_id=kind.value.lower(),
-                               **{"quantity": quantity} if kind is TRAIL else {}))  # fmt: skip
+        size = {"quantity": quantity} if kind is TRAIL else {}
+        placed(client, a_guard(kind, str(at) if at else None, symbol=symbol, rules=rules, **size))
 
 
 def test_rules_of_other_times_are_read_too() -> None:
