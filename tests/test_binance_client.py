@@ -802,7 +802,7 @@ def test_trades_of_days_are_read_day_by_day(exchange: FakeBinance, client: Binan
     assert len(exchange.calls("GET /api/v3/myTrades")) <= 4
 
 
-@pytest.mark.parametrize("in_a_millisecond", [1, 3, 700])
+@pytest.mark.parametrize("in_a_millisecond", [1, 3, 700, 2_500])
 def test_more_trades_than_fit_into_an_answer_are_read_page_by_page(
     exchange: FakeBinance, client: BinanceClient, in_a_millisecond: int
 ) -> None:

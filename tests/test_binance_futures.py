@@ -820,6 +820,29 @@ def test_an_old_orders_trades_are_found_too(exchange: FakeBinance, client: Binan
     assert found(client, order).execution == execution
 
 
+def test_a_slow_orders_trades_are_found_when_only_the_last_ones_are_recent(
+    exchange: FakeBinance, client: BinanceFutures
+) -> None:
+    order, real = a_limit("59000"), exchange.clock
+    placed(client, order)
+    exchange.futures.fill(exchange.futures.orders[0].order_id, "0.004")
+    exchange.clock = lambda: real() + 30 * 86_400
+    client.keep_warm()
+    exchange.futures.fill(exchange.futures.orders[0].order_id, "0.006")
+    execution = found(client, order).execution
+    assert (execution.status, execution.executed_quote) == (S.FILLED, D(590))
+
+
+def test_an_order_of_more_trades_than_are_listed_is_settled_by_the_look_up(
+    exchange: FakeBinance, client: BinanceFutures
+) -> None:
+    asks = [(60000 + D(level) / 10, "0.001") for level in range(1_001)]
+    exchange.futures.set_book("BTCUSDT", asks=asks)
+    order = an_order(quantity=D("1.001"), leverage=D(50))
+    assert isinstance(client.place(order), Unknown)
+    assert found(client, order).execution.executed_quote == sum(price for price, _ in asks) / 1000
+
+
 def test_records_that_lag_say_not_found_first(exchange: FakeBinance, client: BinanceFutures) -> None:
     exchange.lookup_lag_seconds = 0.3
     order = a_limit("59000")
@@ -1209,7 +1232,7 @@ def test_trades_of_months_are_read_in_spans_and_none_from_before_the_history(
     assert order.quantity == D("0.003")
 
 
-@pytest.mark.parametrize("in_a_millisecond", [1, 3, 700])
+@pytest.mark.parametrize("in_a_millisecond", [1, 3, 700, 2_500])
 def test_more_trades_than_fit_into_an_answer_are_read_page_by_page(
     exchange: FakeBinance, client: BinanceFutures, in_a_millisecond: int
 ) -> None:
@@ -1219,12 +1242,18 @@ def test_more_trades_than_fit_into_an_answer_are_read_page_by_page(
     assert order.quantity == D("2.5")
 
 
-def test_more_trades_in_a_moment_than_can_be_told_is_an_error_and_no_endless_loop(
-    exchange: FakeBinance, client: BinanceFutures
-) -> None:
-    start = exchange.now_ms() - 5_000
-    exchange.futures.engine.trades += [past_trade(n, start) for n in range(1_000)]
-    with pytest.raises(BrokerError, match="more trades in one millisecond"):
+def test_a_page_that_reaches_into_the_next_span_is_fine(exchange: FakeBinance, client: BinanceFutures) -> None:
+    now = exchange.now_ms()
+    days = [9] * 1_000 + [1] * 300
+    exchange.futures.engine.trades += [past_trade(n, now - day * 86_400_000) for n, day in enumerate(days)]
+    (order,) = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(days=10))
+    assert order.quantity == D("1.3")
+
+
+def test_the_same_page_again_is_an_error_and_no_endless_loop(exchange: FakeBinance, client: BinanceFutures) -> None:
+    rows = [{"id": n, "time": exchange.now_ms()} for n in range(1_000)]
+    exchange.fail_next("garbage", where="GET /fapi/v1/userTrades", body=json.dumps(rows), times=2)
+    with pytest.raises(BrokerError, match="the same trades again"):
         client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(hours=2))
 
 
