@@ -392,7 +392,7 @@ def _execution(order: Order, raw: Mapping[str, Any], fees: tuple[Fee, ...]) -> E
 def _report_on(order: Order, raw: Mapping[str, Any]) -> Execution:
     """What the reply to a pair says of one of its orders."""
     report = next((each for each in raw["orderReports"] if each["clientOrderId"] == order.client_order_id), None)
-    if report is None:
+    if report is None or raw["symbol"] != order.symbol:
         raise BadReply(f"nothing is said of {order.client_order_id}")
     return _execution(order, report, _fees_of_reply(report))
 

@@ -55,6 +55,7 @@ from binance_link import (
     by_order,
     error_text,
     listed,
+    total,
     unsigned,
 )
 from binance_margin import Margin
@@ -128,7 +129,7 @@ class BinanceFutures(BinanceLink):
         """Clock, position mode and keys; leverages are read anew, they may have been changed meanwhile."""
         self._synchronise_clock()
         self._margin.forget()
-        self._read_position_mode()
+        self._question(self._read_position_mode)
         self.balances()
 
     def keep_warm(self) -> None:
@@ -139,7 +140,7 @@ class BinanceFutures(BinanceLink):
 
     def _read_position_mode(self) -> bool:
         """One-way or hedge mode is the account's choice, and orders look different in each."""
-        reply = self._question(self._client.futures_get_position_mode)
+        reply = self._ask(self._client.futures_get_position_mode)
         hedge_mode = reply.get("dualSidePosition") if isinstance(reply, dict) else None
         if not isinstance(hedge_mode, bool):
             raise BrokerError(f"{self.name} does not say whether it is in hedge mode")
@@ -277,7 +278,7 @@ class BinanceFutures(BinanceLink):
     def _mode_was_wrong(self, ending: Refused) -> Refused:
         """The owner switched between one-way and hedge mode: the order sent again will fit the mode as it is now."""
         try:
-            self._read_position_mode()
+            self._question(self._read_position_mode)
         except BrokerError:
             self._hedge_mode = None  # the next order reads it
         return replace(ending, never_left=True, retry_after_seconds=0)
@@ -346,14 +347,16 @@ class BinanceFutures(BinanceLink):
 
     def _trades_of(self, raw: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         """https://developers.binance.com/docs/derivatives/usds-margined-futures/trade/rest-api/Account-Trade-List:
-        when no time is named, those of seven days."""
-        asked = {"symbol": raw["symbol"], "orderId": raw["orderId"], "limit": MOST_TRADES_LISTED}
-        trades = listed(self._ask(self._client.futures_account_trades, **asked))
-        if trades or self._now_ms() - int(raw.get("updateTime", self._now_ms())) < TRADES_AT_ONCE_MS:
+        at most 1000, and when no time is named those of seven days."""
+        ask, symbol = self._client.futures_account_trades, raw["symbol"]
+        trades = listed(self._ask(ask, symbol=symbol, orderId=raw["orderId"], limit=MOST_TRADES_LISTED))
+        began_ms = int(raw.get("time", self._now_ms()))
+        all_are_listed = len(trades) < MOST_TRADES_LISTED and self._now_ms() - began_ms < TRADES_AT_ONCE_MS
+        if all_are_listed or total(trades, "qty") == unsigned(raw, "executedQty"):
             return trades
-        since = datetime.fromtimestamp(int(raw["time"]) / 1000, UTC)
-        old = self._every_trade(self._client.futures_account_trades, raw["symbol"], since, TRADES_AT_ONCE_MS)
-        return [trade for trade in old if trade["orderId"] == raw["orderId"]]
+        since = datetime.fromtimestamp(began_ms / 1000, UTC)
+        every = self._every_trade(ask, symbol, since, TRADES_AT_ONCE_MS)
+        return [trade for trade in every if trade["orderId"] == raw["orderId"]]
 
     def _words(self, exc: Exception) -> str:
         if isinstance(exc, BinanceAPIException):

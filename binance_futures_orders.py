@@ -142,8 +142,8 @@ def on_grid(price: Decimal, side: Side, rules: SymbolRules) -> Decimal:
     A buy is never dearer for it and a sale never cheaper; a stop is at most a tick early, never late.
     https://developers.binance.com/docs/derivatives/usds-margined-futures/common-definition#filters
     """
-    if rules.price_tick <= 0:
-        return price
+    if rules.price_tick <= 0 or price < rules.min_price:
+        return price  # too small a price is for Binance to refuse, not for us to raise
     ticks, rest = divmod(price - rules.min_price, rules.price_tick)
     return rules.min_price + (ticks + (1 if rest and side is Side.SELL else 0)) * rules.price_tick
 

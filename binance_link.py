@@ -134,21 +134,22 @@ class BinanceLink:
     ) -> list[Mapping[str, Any]]:
         """All trades from then on, each once, oldest first, in the spans and pages that Binance allows."""
         now_ms = self._now_ms()
-        start = max(int(since.timestamp() * 1000), now_ms - HISTORY_MS)
+        # A moment that Binance's clock has not reached yet is asked for all the same: clocks differ a little.
+        start = min(max(int(since.timestamp() * 1000), now_ms - HISTORY_MS), now_ms)
         found: dict[int, Mapping[str, Any]] = {}
         while start <= now_ms:
             end = start + longest_ms
-            asked = {"symbol": symbol, "startTime": start, "endTime": end, "limit": MOST_TRADES_LISTED}
-            rows = listed(self._question(call, **asked))
-            page = {int(row["id"]): row for row in rows}
-            if len(rows) < MOST_TRADES_LISTED:
-                start = end + 1
-            elif page.keys() <= found.keys():
-                raise BadReply("more trades in one millisecond than it lists")
-            else:
-                # Others of the same millisecond may be on the next page.
-                start = max(int(row["time"]) for row in rows)
-            found |= page
+            asked = {"startTime": start, "endTime": end}
+            while asked:
+                rows = listed(self._question(call, symbol=symbol, limit=MOST_TRADES_LISTED, **asked))
+                page = {int(row["id"]): row for row in rows}
+                if "fromId" in asked and rows and page.keys() <= found.keys():
+                    raise BadReply("the same trades again")
+                found |= page
+                # A millisecond can hold more trades than an answer: the next page goes by number, not by time.
+                is_full = len(rows) == MOST_TRADES_LISTED and int(page[max(page)]["time"]) <= end
+                asked = {"fromId": max(page) + 1} if is_full else {}
+            start = end + 1
         return [found[number] for number in sorted(found)]
 
     # --- endings --------------------------------------------------------------------------------------------------

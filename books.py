@@ -157,6 +157,15 @@ class Books:
         doubtful = (OrderStatus.UNKNOWN, OrderStatus.INTENT)
         return tuple(o for o in self.on(instrument) if o.status in doubtful)
 
+    def word(self, instrument: Instrument) -> str:
+        """long, short or flat: what is held."""
+        held = self.held(instrument)
+        return WORDS[(held > 0) - (held < 0)]
+
+    def disagrees(self, instrument: Instrument, said: str | None) -> bool:
+        """Whether a strategy that was `said` believes in another position than is held, or will be in a moment."""
+        return said is not None and said not in (self.word(instrument), WORDS[self.heading(instrument)])
+
     def heading(self, instrument: Instrument) -> int:
         """1 long, -1 short, 0 flat: what will be held when everything of ours has ended, as far as can be told."""
         held = self.held(instrument)
@@ -280,10 +289,9 @@ def _with_decision(books: Books, record: DecisionRecord) -> Books:
 
 
 def _with_missed(books: Books, record: DecisionRecord, instrument: Instrument) -> Mapping[Instrument, Missed]:
-    held = WORDS[books.heading(instrument)]
     said = record.signal.prev_market_position if record.signal else None
-    if said is not None and said != held:
-        return {**books.missed, instrument: Missed(held, said, record.decided_at)}
+    if books.disagrees(instrument, said) and said is not None:
+        return {**books.missed, instrument: Missed(books.word(instrument), said, record.decided_at)}
     return {i: missed for i, missed in books.missed.items() if i != instrument} if books.missed else books.missed
 
 

@@ -10,7 +10,6 @@ from decimal import Decimal
 
 import protection
 import sizing
-from books import WORDS
 from case import Case, Limits
 from models import ZERO, Action, OrderType, Side, Verdict, plain, round_down
 from plan import wants_short
@@ -430,7 +429,8 @@ def judge_all(case: Case) -> list[Verdict]:
 
 def missed_alert(case: Case) -> str:
     """What to say when the strategy believes in another position than the one held; empty when they agree."""
-    said, held = case.signal.prev_market_position, WORDS[case.held.heading]
-    if said is None or said == held:
+    said = case.signal.prev_market_position
+    if not case.books.disagrees(case.instrument, said):
         return ""
+    held = case.books.word(case.instrument)
     return f"the strategy was {said} before this alert, held is {held}: an alert may have been missed"

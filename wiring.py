@@ -67,7 +67,8 @@ def open_gatehouse(
         csv.open()
     engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings))
     _refuse_to_mix(settings, journal, engine)
-    _refuse_to_abandon(settings, engine)
+    brokers = build_brokers(settings)
+    _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
     given = settings.webhook_secret_key
     return Gatehouse(
@@ -76,7 +77,7 @@ def open_gatehouse(
         folder=folder,
         journal=journal,
         engine=engine,
-        brokers=build_brokers(settings),
+        brokers=brokers,
         csvs=csvs,
         clock=clock,
         patience=patience or Patience(),
@@ -99,14 +100,18 @@ def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> 
             journal.set_mode(name, mode)
 
 
-def _refuse_to_abandon(settings: Settings, engine: RiskEngine) -> None:
-    """An order under way can only be seen through with its broker's keys. Raises FolderError."""
+def _refuse_to_abandon(settings: Settings, brokers: Mapping[Account, Broker], engine: RiskEngine) -> None:
+    """An order under way can only be seen through with its broker's keys, on its market. Raises FolderError."""
     for order in engine.books.orders.values():
-        if order.broker not in settings.brokers:
-            raise FolderError(
-                f"{order.broker} has no keys any more, but its order {order.client_order_id} ({order.symbol}) has not "
-                f"ended: put the keys back until it has, or give this start a LOG_DIR of its own"
-            )
+        if order.account in brokers:
+            continue
+        is_gone, back = "has no keys any more", "put the keys back"
+        if order.broker in settings.brokers:
+            is_gone, back = f"does not trade {order.market} any more", "set BINANCE_MARKET back"
+        raise FolderError(
+            f"{order.broker} {is_gone}, but its order {order.client_order_id} ({order.instrument}) has not "
+            f"ended: {back} until it has, or give this start a LOG_DIR of its own"
+        )
 
 
 def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, clock: Callable[[], datetime]) -> CsvFile:

@@ -201,11 +201,13 @@ class FuturesRest:
             raise refused(-1128)
         self._check_span(call)
         order_id, from_id = call.params.get("orderId"), int(call.params.get("fromId", "0"))
+        timed = {"startTime", "endTime", "fromId"} & set(call.params)
+        earliest = 0 if timed else self.now_ms() - 7 * DAY_MS  # the page does not exempt a question by order
         trades = [
             trade
             for trade in self.engine.trades
             if trade.symbol == market.symbol
-            and trade.time_ms <= horizon
+            and earliest <= trade.time_ms <= horizon
             and within(call, trade.time_ms)
             and order_id in (None, str(trade.order_id))
             and trade.trade_id >= from_id

@@ -77,6 +77,7 @@ class NewOrder:
     stp_mode: str = "EXPIRE_MAKER"
     labels: tuple[tuple[str, Any], ...] = ()
     list_id: int = -1
+    trailing_delta: int = 0  # hundredths of a percent
 
     @property
     def is_buy(self) -> bool:
@@ -100,6 +101,7 @@ class Order(NewOrder):
     working_ms: int = -1
     expiry_reason: str = ""
     holds: bool = True  # of two orders in a list only one locks the balance
+    highest: Decimal = ZERO  # the best price since a trailing stop was placed
 
     @property
     def is_open(self) -> bool:
@@ -231,6 +233,13 @@ def notional(row: Row, order: NewOrder, market: Market) -> bool:
     return not too_small and not too_large
 
 
+def trailing_delta(row: Row, order: NewOrder, market: Market) -> bool:
+    """Of stops below the market, which are all that trail here."""
+    if not order.trailing_delta:
+        return True
+    return int(row["minTrailingBelowDelta"]) <= order.trailing_delta <= int(row["maxTrailingBelowDelta"])
+
+
 # In the order in which the first failure is reported.
 FILTERS: Mapping[str, Callable[[Row, NewOrder, Market], bool]] = {
     "PRICE_FILTER": price_filter,
@@ -240,6 +249,7 @@ FILTERS: Mapping[str, Callable[[Row, NewOrder, Market], bool]] = {
     "MIN_NOTIONAL": min_notional,
     "NOTIONAL": notional,
     "MARKET_LOT_SIZE": market_lot_size,
+    "TRAILING_DELTA": trailing_delta,
 }
 
 
@@ -261,8 +271,20 @@ def take(levels: Iterable[Level], quantity: Decimal, worst: Callable[[Decimal], 
     return taken
 
 
-def triggers(order: NewOrder, last: Decimal) -> bool:
+def trail(order: Order, last: Decimal) -> Order:
+    """A trailing stop follows the best price."""
+    return replace(order, highest=max(order.highest, last)) if order.trailing_delta else order
+
+
+def triggers(order: Order, last: Decimal) -> bool:
     """A stop-loss that buys and a take-profit that sells wait for the price to rise, the others for it to fall."""
+    if order.trailing_delta:
+        return last <= order.highest * (1 - Decimal(order.trailing_delta) / 10_000)
+    return touched(order, last)
+
+
+def touched(order: NewOrder, last: Decimal) -> bool:
+    """Has the price come to a stop price that stands still?"""
     waits_for_rise = order.type.startswith("STOP_LOSS") == order.is_buy
     return last >= order.stop_price if waits_for_rise else last <= order.stop_price
 
@@ -438,6 +460,7 @@ class Engine:
             self._refuse_open_id(taken)
         if any(each.client_id == client_id and self.is_open(each) for each in self.lists.values()):
             raise rejected("Duplicate order sent.")
+        # A trailing stop has no price yet, which is below any other.
         if not (above.stop_price or above.price) > market.last > (below.stop_price or below.price):
             raise rejected("The relationship of the prices for the orders is not correct.")
         dearer, cheaper = sorted((above, below), key=lambda leg: self._needs(leg, [])[1], reverse=True)
@@ -498,7 +521,7 @@ class Engine:
             raise rejected("Duplicate order sent.")
 
     def _place_stop(self, new: NewOrder, market: Market, now_ms: int) -> Order:
-        if triggers(new, market.last):
+        if not new.trailing_delta and touched(new, market.last):
             raise rejected("Order would trigger immediately.")
         self._check_funds(*self._needs(new, []))
         order = self._accept(new, now_ms)
@@ -522,6 +545,7 @@ class Engine:
         values = {name: getattr(new, name) for name in NewOrder.__dataclass_fields__}
         working_ms = -1 if new.type in ALGO_TYPES else now_ms
         order = Order(**values, order_id=self._next_order_id, time_ms=now_ms, update_ms=now_ms, working_ms=working_ms)
+        order = trail(order, self.market(new.symbol).last)
         self._next_order_id += 1
         self._ids_of_client.setdefault(order.client_id, []).append(order.order_id)
         return self._save(order)
@@ -614,7 +638,9 @@ class Engine:
     def _book_changed(self, market: Market, now_ms: int) -> None:
         market.updates += 1
         for each in self.open_orders(market.row["symbol"]):
-            order = self.orders[each.order_id]  # it may have ended since, with the other one of its list
+            order = trail(self.orders[each.order_id], market.last)  # it may have ended, with the other one of its list
+            if order.is_open and order.trailing_delta:
+                self._save(order)
             if order.is_open and order.working_ms >= 0:
                 self._fill_waiting(order, market, now_ms)
             elif order.is_open and triggers(order, market.last):

@@ -55,7 +55,8 @@ LEGAL = {
     "newClientOrderId": CLIENT_ID, "origClientOrderId": CLIENT_ID, "listClientOrderId": CLIENT_ID,
     "aboveClientOrderId": CLIENT_ID, "belowClientOrderId": CLIENT_ID,
     "timestamp": INTEGER, "orderId": INTEGER, "orderListId": INTEGER, "fromId": INTEGER, "startTime": INTEGER,
-    "endTime": INTEGER, "limit": INTEGER, "strategyId": INTEGER, "strategyType": INTEGER, "recvWindow": DECIMAL,
+    "endTime": INTEGER, "limit": INTEGER, "trailingDelta": INTEGER, "belowTrailingDelta": INTEGER,
+    "strategyId": INTEGER, "strategyType": INTEGER, "recvWindow": DECIMAL,
 }  # fmt: skip
 
 # What a type of order needs beyond symbol, side and type, and what it may have; all else is "not required".
@@ -239,7 +240,7 @@ def read_order(params: Mapping[str, str], market: Market) -> NewOrder:
     side = enum_param(params, "side", ("BUY", "SELL"), "", -1117)
     kind = enum_param(params, "type", tuple(NEEDS), "", -1116)
     time_in_force = enum_param(params, "timeInForce", ("GTC", "IOC", "FOK"), "GTC", -1115)
-    check_fits_type(kind, params)
+    check_fits_type(kind, params, market)
     modes = tuple(market.row["allowedSelfTradePreventionModes"])
     return NewOrder(
         symbol=params["symbol"],
@@ -254,17 +255,28 @@ def read_order(params: Mapping[str, str], market: Market) -> NewOrder:
         stp_mode=enum_param(
             params, "selfTradePreventionMode", (*modes, "NONE"), market.row["defaultSelfTradePreventionMode"], -1130
         ),
+        trailing_delta=int(params.get("trailingDelta", "0")),
         labels=tuple((name, int(params[name])) for name in ("strategyId", "strategyType") if name in params),
     )
 
 
-def check_fits_type(kind: str, params: Mapping[str, str]) -> None:
-    if "trailingDelta" in params:
+def check_trailing(kind: str, params: Mapping[str, str], market: Market) -> None:
+    """Served: sales that trail from the moment they are placed; all else shall be noticed by a client that needs it.
+
+    https://developers.binance.com/docs/binance-spot-api-docs/faqs/trailing-stop-faq
+    """
+    served = kind == "STOP_LOSS" and params["side"] == "SELL" and "stopPrice" not in params
+    if not served or not market.row["allowTrailingStop"]:
         raise rejected("Trailing stop orders are not supported for this symbol.")
+
+
+def check_fits_type(kind: str, params: Mapping[str, str], market: Market) -> None:
+    if "trailingDelta" in params:
+        check_trailing(kind, params, market)
     if any(name.startswith("peg") for name in params):
         raise rejected("Pegged orders are not supported for this symbol.")
     for name in NEEDS[kind]:
-        if name not in params:
+        if name not in params and not (name == "stopPrice" and "trailingDelta" in params):
             raise error(-1102, name, text=1)
     for name in BY_TYPE:
         if name in params and name not in (*NEEDS[kind], *MAY_HAVE.get(kind, ())):
@@ -292,6 +304,8 @@ def conditional_fields(order: Order) -> Row:
     fields: Row = dict(order.labels)
     if order.type in ALGO_TYPES:
         fields["stopPrice"] = number(order.stop_price)
+    if order.trailing_delta:
+        fields["trailingDelta"] = order.trailing_delta
     if order.expiry_reason:
         fields["expiryReason"] = order.expiry_reason
     return fields

@@ -9,13 +9,14 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
+from fake_matching import Trade
 from harness import API_KEY, API_SECRET, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from binance_client import BinanceClient, _order_parameters, _rules
 from broker import Balance, Broker, BrokerError, Done, Found, NoAnswer, NotFound, Refused, Unknown, UnknownSymbol
 from intents import new_id
-from models import ZERO, Fee, Market, Order, OrderStatus, OrderType, Side, SymbolRules
+from models import ZERO, Account, Fee, Market, Order, OrderStatus, OrderType, RestsThere, Side, SymbolRules
 from paper_client import PaperClient
 
 D = Decimal
@@ -487,8 +488,12 @@ def test_an_answer_without_sense_is_a_broker_error_and_nothing_else(exchange: Fa
         ("GET /api/v3/time", client.keep_warm),
         ("GET /api/v3/account", client.balances),
         ("GET /api/v3/time", client.connect),
+        ("GET /api/v3/myTrades", lambda: client.trades_since("BTCUSDT", datetime.now(UTC))),
+        ("GET /api/v3/openOrders", client.open_orders),
     ]
     for where, ask in questions:
+        if body == "[]" and where.endswith(("myTrades", "openOrders")):
+            continue  # that nothing is there is an answer to these
         exchange.fail_next("garbage", where=where, body=body)
         with pytest.raises(BrokerError, match="BINANCE"):
             ask()
@@ -588,6 +593,241 @@ def test_wrong_keys_are_told_when_connecting(exchange: FakeBinance) -> None:
     client = BinanceClient("BINANCE", "x" * 64, API_SECRET, testnet=True, api_url=exchange.api_url)
     with pytest.raises(BrokerError, match=r"BINANCE refused the account: Invalid API-key.*-2015"):
         client.connect()
+
+
+# --- protection: a stop and a take-profit share one balance --------------------------------------------------------
+
+OCO = "POST /api/v3/orderList/oco"
+STOP, PROFIT, TRAIL = OrderType.STOP, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP
+
+
+def a_guard(kind: OrderType, price: str | None = None, **changes: Any) -> Order:
+    """Sells 0.001 BTC when the price has come; a trailing stop follows at 1 %."""
+    defaults: dict[str, Any] = {"type": kind, "side": Side.SELL, "is_entry": False, "reference_price": None}
+    defaults |= {"trailing_percent": D(1)} if kind is TRAIL else {"stop_price": D(price) if price else None}
+    return an_order(**defaults | changes)
+
+
+@pytest.fixture
+def holder(exchange: FakeBinance) -> BinanceClient:
+    """The client of an account that holds 0.002 BTC."""
+    exchange.set_balance("BTC", "0.002")
+    return a_client(exchange)
+
+
+def sent(exchange: FakeBinance, endpoint: str) -> dict[str, str]:
+    """The parameters of the one request to it, without those that all have."""
+    (call,) = exchange.calls(endpoint)
+    return {name: value for name, value in call.params.items() if name not in ("timestamp", "recvWindow")}
+
+
+def ids_there(exchange: FakeBinance) -> dict[str, str]:
+    return {order.client_id: str(order.order_id) for order in exchange.orders}
+
+
+@pytest.mark.parametrize(
+    ("guard", "parameters"),
+    [(a_guard(STOP, "42000.50"), {"type": "STOP_LOSS", "stopPrice": "42000.5"}),
+     (a_guard(TRAIL, trailing_percent=D("1.279")), {"type": "STOP_LOSS", "trailingDelta": "127"}),
+     (a_guard(PROFIT, "44000"), {"type": "LIMIT", "price": "44000", "timeInForce": "GTC"})],
+    ids=["stop", "trailing stop", "take-profit"],
+)  # fmt: skip
+def test_protection_that_stands_alone_is_one_order(
+    exchange: FakeBinance, holder: BinanceClient, guard: Order, parameters: dict[str, str]
+) -> None:
+    (outcome,) = holder.protect([guard])
+    assert isinstance(outcome, Done)
+    assert outcome.execution.status is S.NEW
+    assert sent(exchange, ORDER) == parameters | {
+        "symbol": "BTCUSDT", "side": "SELL", "quantity": "0.001", "newClientOrderId": guard.client_order_id,
+        "newOrderRespType": "FULL",
+    }  # fmt: skip
+    assert found(holder, guard).execution == outcome.execution
+    cancelled = holder.cancel(guard)
+    assert isinstance(cancelled, Found)
+    assert cancelled.execution.status is S.CANCELED
+
+
+@pytest.mark.parametrize("stop", [a_guard(STOP, "42000"), a_guard(TRAIL)], ids=["stop", "trailing stop"])
+@pytest.mark.parametrize("stop_first", [True, False])
+def test_a_stop_and_a_take_profit_are_one_list(
+    exchange: FakeBinance, holder: BinanceClient, stop: Order, stop_first: bool
+) -> None:
+    profit = a_guard(PROFIT, "44000")
+    orders = [stop, profit] if stop_first else [profit, stop]
+    outcomes = holder.protect(orders)
+    below = {"belowTrailingDelta": "100"} if stop.type is TRAIL else {"belowStopPrice": "42000"}
+    assert sent(exchange, OCO) == below | {
+        "symbol": "BTCUSDT", "side": "SELL", "quantity": "0.001", "newOrderRespType": "FULL",
+        "aboveType": "LIMIT_MAKER", "abovePrice": "44000", "aboveClientOrderId": profit.client_order_id,
+        "belowType": "STOP_LOSS", "belowClientOrderId": stop.client_order_id,
+        "listClientOrderId": orders[0].client_order_id + "_oco",
+    }  # fmt: skip
+    assert exchange.locked("BTC") == D("0.001")
+    for order, outcome in zip(orders, outcomes, strict=True):
+        assert isinstance(outcome, Done)
+        assert outcome.execution.status is S.NEW
+        assert outcome.execution.exchange_order_id == ids_there(exchange)[order.client_order_id]
+        assert found(holder, order).execution == outcome.execution
+
+
+@pytest.mark.parametrize(("price", "ended"), [("41990", STOP), ("44000", PROFIT)])
+def test_when_one_of_the_two_is_executed_the_other_expires(
+    exchange: FakeBinance, holder: BinanceClient, price: str, ended: OrderType
+) -> None:
+    orders = [a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]
+    holder.protect(orders)
+    exchange.set_price("BTCUSDT", price)
+    for order in orders:
+        execution = found(holder, order).execution
+        if order.type is ended:
+            assert (execution.status, execution.executed_quote) == (S.FILLED, D(price) / 1000)
+            assert execution.fees == (Fee("USDT", D(price) / 1_000_000),)
+        else:
+            assert (execution.status, execution.executed_quantity) == (S.EXPIRED, ZERO)
+
+
+def test_cancelling_one_of_the_two_cancels_both(exchange: FakeBinance, holder: BinanceClient) -> None:
+    orders = [a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]
+    holder.protect(orders)
+    for order in orders:
+        answer = holder.cancel(order)
+        assert isinstance(answer, Found)
+        assert answer.execution.status is S.CANCELED
+    assert exchange.locked("BTC") == 0
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+@pytest.mark.parametrize("fault", LOST, ids=lambda fault: " ".join(map(str, fault.values())) or "empty")
+def test_when_the_answer_about_both_is_lost_each_is_looked_up(
+    exchange: FakeBinance, fault: dict[str, Any], executed: bool
+) -> None:
+    exchange.set_balance("BTC", "0.002")
+    client, orders = a_client(exchange, 0.3), [a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]
+    exchange.fail_next(where=OCO, executed=executed, **fault)
+    for outcome in client.protect(orders):
+        assert isinstance(outcome, Unknown), outcome
+        show_no_secret(outcome)
+    assert len(exchange.calls(OCO)) == 1
+    for order in orders:
+        assert isinstance(client.look_up(order), Found if executed else NotFound)
+
+
+@pytest.mark.parametrize("wrong", [{"clientOrderId": "another"}, {"status": "DONE"}, {"executedQty": "1"}], ids=str)
+def test_a_reply_that_does_not_tell_of_both_is_unknown_for_both(refusing: FakeBinance, wrong: dict[str, Any]) -> None:
+    orders = [a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]
+    reports = [REPLY | {"clientOrderId": order.client_order_id, "status": "NEW", "executedQty": "0", "fills": []}
+               for order in orders]  # fmt: skip
+    refusing.fail_next("garbage", where=OCO, body=json.dumps({"symbol": "BTCUSDT", "orderReports": reports}))
+    assert all(isinstance(outcome, Done) for outcome in a_client(refusing).protect(orders))
+    reports[1] |= wrong
+    refusing.fail_next("garbage", where=OCO, body=json.dumps({"symbol": "BTCUSDT", "orderReports": reports}))
+    assert all(isinstance(outcome, Unknown) for outcome in a_client(refusing).protect(orders))
+
+
+def test_a_refusal_of_the_pair_is_one_for_both(exchange: FakeBinance, holder: BinanceClient) -> None:
+    orders = [a_guard(STOP, "43500"), a_guard(PROFIT, "44000")]
+    reason = "BINANCE refused: The relationship of the prices for the orders is not correct. (-2010)"
+    assert holder.protect(orders) == [Refused(reason, "-2010")] * 2
+    exchange.fail_next("ban", where=OCO, status=429, retry_after=1)
+    for outcome in (*holder.protect(orders), *holder.protect(orders)):
+        assert isinstance(outcome, Refused)
+        assert outcome.never_left
+    assert len(exchange.calls(OCO)) == 2
+
+
+def test_without_a_connection_neither_has_left(exchange: FakeBinance, holder: BinanceClient) -> None:
+    exchange.go_offline()
+    for outcome in holder.protect([a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]):
+        assert isinstance(outcome, Refused)
+        assert outcome.never_left
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [[a_guard(STOP, "42000"), a_guard(TRAIL)], [a_guard(PROFIT, "44000"), a_guard(PROFIT, "45000")],
+     [a_guard(STOP, "42000"), a_guard(TRAIL), a_guard(PROFIT, "44000")],
+     [a_guard(STOP, "42000"), a_guard(PROFIT, "44000", quantity=D("0.002"))],
+     [a_guard(STOP, "42000", quantity=None), a_guard(PROFIT, "44000", quantity=None)],
+     [a_guard(STOP, "44000", side=Side.BUY), a_guard(PROFIT, "42000", side=Side.BUY)],
+     [a_guard(STOP), a_guard(PROFIT, "44000")], [a_guard(STOP, "42000"), a_guard(PROFIT)],
+     [a_guard(TRAIL, trailing_percent=None), a_guard(PROFIT, "44000")], [a_guard(STOP)], [a_guard(PROFIT)],
+     [a_guard(TRAIL, trailing_percent=None)]],
+    ids=["two stops", "two take-profits", "three", "two quantities", "no quantity", "a short position",
+         "a stop without a price", "a take-profit without a price", "a trailing stop without a distance",
+         "only a stop without a price", "only a take-profit without a price", "only a trailing stop with no distance"],
+)  # fmt: skip
+def test_protection_that_spot_does_not_have_is_not_sent(
+    exchange: FakeBinance, holder: BinanceClient, orders: list[Order]
+) -> None:
+    for outcome in holder.protect(orders):
+        assert isinstance(outcome, Refused)
+        assert not outcome.never_left
+    assert exchange.requests == []
+
+
+def test_what_kinds_of_order_a_market_takes_is_told_in_our_words() -> None:
+    row = SYMBOLS["BTCUSDT"]
+    assert _rules(row).order_types == {"MARKET", "LIMIT", "STOP", "TAKE_PROFIT", "TRAILING_STOP"}
+    assert _rules(row | {"allowTrailingStop": False}).order_types == {"MARKET", "LIMIT", "STOP", "TAKE_PROFIT"}
+    assert _rules(row | {"orderTypes": ["LIMIT"]}).order_types == {"LIMIT", "TAKE_PROFIT"}
+
+
+# --- what others did ----------------------------------------------------------------------------------------------
+
+
+def test_trades_are_told_by_order_whoever_sent_it(exchange: FakeBinance, client: BinanceClient) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    exchange.set_book("BTCUSDT", asks=[("43000", "0.0004"), ("43001", "0.0006")], bids=[("42990", "1")])
+    placed(client, an_order())
+    placed(client, an_order(side=Side.SELL, quantity=D("0.0005")))
+    bought, sold = client.trades_since("BTCUSDT", since)
+    assert (bought.side, bought.quantity, bought.quote) == (Side.BUY, D("0.001"), D("43.0006"))
+    assert (sold.side, sold.quantity, sold.quote) == (Side.SELL, D("0.0005"), D("21.495"))
+    assert [bought.exchange_order_id, sold.exchange_order_id] == list(ids_there(exchange).values())
+    assert (bought.fees, bought.position_side, bought.last_at.tzinfo) == ((Fee("BTC", D("0.000001")),), "", UTC)
+    assert client.trades_since("BTCUSDT", sold.last_at + timedelta(milliseconds=1)) == []
+    assert client.trades_since("ETHUSDT", since) == []
+
+
+def past_trade(number: int, time_ms: int) -> Trade:
+    return Trade(number, 7, "BTCUSDT", D(43000), D("0.001"), ZERO, "BTC", time_ms, is_buyer=True, is_maker=False)
+
+
+def test_trades_of_days_are_read_day_by_day(exchange: FakeBinance, client: BinanceClient) -> None:
+    now = exchange.now_ms()
+    exchange._engine.trades += [past_trade(n, now - hours * 3_600_000) for n, hours in enumerate((73, 71, 25, 24, 0))]
+    (order,) = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(hours=72))
+    assert order.quantity == D("0.004")
+    assert len(exchange.calls("GET /api/v3/myTrades")) <= 4
+
+
+@pytest.mark.parametrize("in_a_millisecond", [1, 3, 700, 2_500])
+def test_more_trades_than_fit_into_an_answer_are_read_page_by_page(
+    exchange: FakeBinance, client: BinanceClient, in_a_millisecond: int
+) -> None:
+    start = exchange.now_ms() - 5_000_000
+    exchange._engine.trades += [past_trade(n, start + n // in_a_millisecond) for n in range(2_500)]
+    (order,) = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(hours=2))
+    assert order.quantity == D("2.5")
+
+
+def test_everything_that_waits_is_told_and_can_be_cancelled(exchange: FakeBinance, holder: BinanceClient) -> None:
+    limit, pair = a_limit("42000"), [a_guard(STOP, "42000"), a_guard(PROFIT, "44000")]
+    placed(holder, limit)
+    holder.protect(pair)
+    strays = holder.open_orders()
+    wanted = {RestsThere("BTCUSDT", order.client_order_id, False) for order in (limit, *pair)}
+    assert (set(strays), len(strays)) == (wanted, 3)
+    for stray in strays:
+        holder.cancel_stray(stray)
+    assert holder.open_orders() == []
+    exchange.fail_next("status", where="DELETE *", status=502)
+    with pytest.raises(BrokerError):
+        holder.cancel_stray(strays[0])
+    exchange.fail_next("stall", where="DELETE *")
+    with pytest.raises(BrokerError):
+        a_client(exchange, 0.3).cancel_stray(strays[0])
 
 
 # --- as users of Binance clients know it --------------------------------------------------------------------------
@@ -752,3 +992,15 @@ def test_the_broker_says_who_it_is(desk: Desk) -> None:
     assert desk.broker.name in ("PAPER", "BINANCE")
     assert desk.broker.is_local is (desk.broker.name == "PAPER")
     assert desk.broker.absence_is_proven_after_seconds == (0 if desk.broker.is_local else 15)
+    assert desk.broker.account == Account(desk.broker.name, Market.SPOT)
+
+
+def test_spot_has_no_positions_and_no_leverage_to_set(desk: Desk) -> None:
+    desk.broker.prepare("BTCUSDT", D(1))
+    assert list(desk.broker.positions()) == []
+
+
+def test_where_nothing_happened_nothing_is_told(desk: Desk) -> None:
+    assert list(desk.broker.open_orders()) == []
+    assert list(desk.broker.trades_since("BTCUSDT", datetime.now(UTC))) == []
+    desk.broker.cancel_stray(RestsThere("BTCUSDT", "never_1", False))

@@ -621,6 +621,32 @@ def test_stop_orders_wait_for_their_price(client: Client) -> None:
     assert held(client, "BTC") == ("1.99", "0")
 
 
+TRAILING = {"symbol": "BTCUSDT", "side": "SELL", "type": "STOP_LOSS", "quantity": "0.01", "trailingDelta": "100"}
+
+
+def test_a_trailing_stop_follows_the_best_price(client: Client) -> None:
+    placed = client.order(TRAILING, newOrderRespType="RESULT")
+    assert (placed["status"], placed["trailingDelta"], held(client, "BTC")) == ("NEW", 100, ("1.99", "0.01"))
+    for price in ("59400.01", "62000", "61380.01"):
+        client.fake.set_price("BTCUSDT", price)
+    assert client.fake.orders[0].status == "NEW"
+    client.fake.set_price("BTCUSDT", "61380")
+    assert (client.fake.orders[0].status, client.fake.orders[0].quote_executed) == ("FILLED", Decimal("613.8"))
+
+
+@pytest.mark.parametrize(("delta", "is_fine"), [("9", False), ("10", True), ("2000", True), ("2001", False)])
+def test_how_far_a_trailing_stop_may_be(client: Client, delta: str, is_fine: bool) -> None:
+    reply = client.order(TRAILING, trailingDelta=delta)
+    assert "orderId" in reply if is_fine else reply["msg"] == "Filter failure: TRAILING_DELTA"
+
+
+@pytest.mark.parametrize("changes", [{"side": "BUY"}, {"stopPrice": "59000"}, {"type": "TAKE_PROFIT"}])
+def test_other_trailing_orders_are_not_served(client: Client, changes: dict[str, Any]) -> None:
+    assert client.order(TRAILING, **changes)["msg"] == "Trailing stop orders are not supported for this symbol."
+    client.fake.set_symbol("BTCUSDT", allowTrailingStop=False)
+    assert client.order(TRAILING)["msg"] == "Trailing stop orders are not supported for this symbol."
+
+
 def test_a_triggered_buy_that_the_money_no_longer_covers_expires(client: Client) -> None:
     client.fake.set_balance("USDT", 61_000)
     client.order(symbol="BTCUSDT", type="STOP_LOSS", quantity="1", stopPrice="61000")
@@ -655,6 +681,14 @@ def test_an_oco_locks_the_balance_once(client: Client) -> None:
     assert held(client, "BTC") == ("1.99", "0.01")
     assert len(client.get("openOrders", symbol="BTCUSDT")) == 2
     assert client.get("orderList", origClientOrderId="pair")["orderListId"] == reply["orderListId"]
+
+
+def test_the_stop_of_an_oco_may_trail(client: Client) -> None:
+    client.post("orderList/oco", OCO, belowStopPrice=None, belowTrailingDelta="100")
+    client.fake.set_price("BTCUSDT", "62000")
+    assert statuses(client) == ["NEW", "NEW"]
+    client.fake.set_price("BTCUSDT", "61380")
+    assert sorted(statuses(client)) == ["EXPIRED", "FILLED"]
 
 
 def test_ids_of_a_pair_are_refused_while_it_is_open(client: Client) -> None:

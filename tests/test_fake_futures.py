@@ -728,6 +728,17 @@ def test_trades_can_be_chosen(client: Client, clock: Clock) -> None:
     assert client.get("v1/userTrades", symbol="BTCUSDT", startTime=1, endTime=7 * 86_400_000 + 2)["code"] == -4165
 
 
+@pytest.mark.parametrize(("days", "listed"), [(7, 1), (8, 0)])
+def test_without_a_time_the_trades_of_seven_days_are_listed(
+    client: Client, clock: Clock, days: int, listed: int
+) -> None:
+    order_id = client.order(BUY)["orderId"]
+    then = client.fake.now_ms()
+    clock.now += days * 86_400
+    assert len(client.get("v1/userTrades", symbol="BTCUSDT", orderId=order_id)) == listed
+    assert len(client.get("v1/userTrades", symbol="BTCUSDT", startTime=then)) == 1
+
+
 # --- conditional orders -------------------------------------------------------------------------------------------
 
 # type, side, what the price must not yet have reached, what triggers it
