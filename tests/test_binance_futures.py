@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from binance_futures import BinanceFutures
 from binance_futures_orders import conditional_parameters, on_grid, order_parameters, rules_in
 from broker import Balance, Broker, BrokerError, Done, Found, NoAnswer, NotFound, Refused, Unknown, UnknownSymbol
+from intents import new_id
 from models import (
     PROTECTIVE,
     ZERO,
@@ -36,7 +37,6 @@ from models import (
     Side,
     SymbolRules,
 )
-from risk import new_id
 
 D = Decimal
 S = OrderStatus
