@@ -134,6 +134,7 @@ class Trader:
         self.patience = patience or Patience()
         self.ready = asyncio.Event()
         self.stopping = False
+        self._compared = asyncio.Event()
         self.journal_problem = ""
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._signals_csv = signals_csv
@@ -498,7 +499,6 @@ class Trader:
         for work in self.market.tasks(self._watched, lambda: self.engine.limits.allowed_symbols):
             self._spawn(work, self._tasks)
         self._spawn(self._keep_csvs(), self._tasks)
-        self._spawn(self._keep_comparing(), self._tasks)
         self._spawn(self._recover(), self._tasks)
 
     async def stop(self, seconds: float) -> None:
@@ -534,8 +534,9 @@ class Trader:
         await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
         for instrument in self._to_guard():
             self._guardian.look_soon(instrument)
-        await self._reconciler.compare()
-        await self.market.first_look(self.patience.facts)
+        self._spawn(self._keep_comparing(), self._tasks)
+        # An exchange that does not answer must not keep exits, and what is on paper, from being traded.
+        await asyncio.gather(_within(self.patience.facts, self._compared), self.market.first_look(self.patience.facts))
         self.ready.set()
         log.info("recovery done")
 
@@ -574,8 +575,9 @@ class Trader:
 
     async def _keep_comparing(self) -> None:
         while True:
-            await asyncio.sleep(self.patience.compare)
             await self._reconciler.compare()
+            self._compared.set()
+            await asyncio.sleep(self.patience.compare)
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
 
@@ -693,6 +695,13 @@ async def _is_done(future: asyncio.Future[Any], seconds: float) -> bool:
     finally:
         timer.cancel()
     return future.done()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
 
 
 def _set(future: asyncio.Future[None], *_: object) -> None:

@@ -530,7 +530,7 @@ def test_an_alert_for_the_real_account_that_is_not_configured_goes_nowhere_else(
         assert reply["reason"].startswith("Broker not configured: BINANCE_REAL")
         assert (reply["success"], reply["orderId"], reply["broker"]) == (False, None, "BINANCE_REAL")
     # Not even a question about the symbol.
-    assert {call.path for call in exchange.requests} <= {"/api/v3/time", "/api/v3/account"}
+    assert {call.path for call in exchange.requests} <= {"/api/v3/time", "/api/v3/account", "/api/v3/openOrders"}
     assert (live.trades(), positions(live)) == ([], [])
     assert [row["Broker"] for row in live.signals()] == ["BINANCE_REAL"] * 3
 
