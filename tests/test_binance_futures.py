@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_futures import BinanceFutures
-from binance_futures_orders import conditional_parameters, on_grid, order_parameters, rules_in
+from binance_futures_orders import conditional_parameters, on_grid, order_parameters, rules_in, status_in
 from broker import Balance, Broker, BrokerError, Done, Found, NoAnswer, NotFound, Refused, Unknown, UnknownSymbol
 from models import (
     PROTECTIVE,
@@ -283,6 +283,10 @@ def test_a_reply_that_is_not_a_plain_account_of_this_order_is_unknown(
     assert isinstance(client.place(order), Done)
     refusing.fail_next("garbage", where=ORDER, body=json.dumps(right | wrong))
     assert isinstance(client.place(order), Unknown)
+
+
+def test_an_order_that_has_traded_is_no_new_one() -> None:
+    assert status_in(REPLY | {"executedQty": "0.004"}) is S.PARTIALLY_FILLED
 
 
 @pytest.mark.parametrize("wrong", [{"clientAlgoId": "another"}, {"symbol": "ETHUSDT"}, {"algoId": None}], ids=str)
