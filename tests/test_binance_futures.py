@@ -1036,6 +1036,18 @@ def test_a_state_without_an_order_is_no_answer(refusing: FakeBinance, status: st
     assert isinstance(a_client(refusing).look_up(order), NoAnswer)
 
 
+@pytest.mark.parametrize("number", ["", "0", 0, None])
+@pytest.mark.parametrize("status", ["NEW", "TRIGGERING"])
+def test_whichever_way_it_says_that_there_is_no_order_yet_it_waits(
+    refusing: FakeBinance, status: str, number: object
+) -> None:
+    order = a_guard(STOP, "57000")
+    body = {"symbol": "BTCUSDT", "clientAlgoId": order.client_order_id, "algoId": 7, "algoStatus": status,
+            "actualOrderId": number}  # fmt: skip
+    refusing.fail_next("garbage", where="GET /fapi/v1/algoOrder", body=json.dumps(body))
+    assert found(a_client(refusing), order).execution.status is S.NEW
+
+
 def test_a_cancelled_stop_is_believed_although_the_records_lag(exchange: FakeBinance, client: BinanceFutures) -> None:
     placed(client, an_order())
     stop, limit = a_guard(STOP, "57000"), a_limit("59000")
