@@ -267,7 +267,7 @@ class BinanceFutures(BinanceLink):
 
     def _api_ending(self, exc: BinanceAPIException) -> Refused | Unknown:
         ending = super()._api_ending(exc)
-        if not isinstance(ending, Refused) or ending.never_left:
+        if not isinstance(ending, Refused):
             return ending
         words = error_text(exc).lower()
         if exc.code == MODE_CODE or (exc.code == NOT_REQUIRED_CODE and any(word in words for word in MODE_WORDS)):

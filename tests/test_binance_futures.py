@@ -675,6 +675,22 @@ def test_a_mode_that_was_switched_is_read_again_and_the_next_try_fits_it(
     placed(client, order)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "is_about_the_mode"),
+    [("reduceonly", True), ("reduceOnly", True), ("positionSide", True), ("price", False)],
+)
+def test_a_parameter_that_only_the_other_mode_has_makes_the_mode_be_read_again(
+    exchange: FakeBinance, client: BinanceFutures, parameter: str, is_about_the_mode: bool
+) -> None:
+    client.connect()
+    placed(client, an_order())
+    text = f"Parameter '{parameter}' sent when not required."
+    exchange.fail_next("error", where=ORDER, code=-1106, message=text)
+    outcome = refused(client.place(an_exit()))
+    assert outcome.never_left is is_about_the_mode
+    assert len(exchange.calls("GET /fapi/v1/positionSide/dual")) == (2 if is_about_the_mode else 1)
+
+
 def test_a_mode_that_cannot_be_read_is_never_guessed(exchange: FakeBinance, client: BinanceFutures) -> None:
     for body in ("{}", "[]", "null", '{"dualSidePosition":"false"}'):
         exchange.fail_next("garbage", where="GET /fapi/v1/positionSide/dual", body=body)
@@ -1063,13 +1079,16 @@ def test_a_cancelled_stop_is_believed_although_the_records_lag(exchange: FakeBin
         assert found(client, order).execution.status is S.NEW, "the records do lag"
 
 
-@pytest.mark.parametrize("body", ["{}", '{"algoId":1,"clientAlgoId":"another","code":"200","msg":"success"}'])
+@pytest.mark.parametrize(
+    "wrong", [{"clientAlgoId": "another"}, {"code": "400"}, {"code": None}, {"algoId": None}], ids=str
+)
 def test_a_cancel_that_answers_something_else_is_not_believed(
-    exchange: FakeBinance, client: BinanceFutures, body: str
+    exchange: FakeBinance, client: BinanceFutures, wrong: dict[str, Any]
 ) -> None:
     stop = a_guard(STOP, "57000", quantity=D("0.01"))
     placed(client, stop)
-    exchange.fail_next("garbage", where="DELETE /fapi/v1/algoOrder", body=body)
+    right = {"algoId": 1, "clientAlgoId": stop.client_order_id, "code": "200", "msg": "success"}
+    exchange.fail_next("garbage", where="DELETE /fapi/v1/algoOrder", body=json.dumps(right | wrong))
     answer = client.cancel(stop)
     assert isinstance(answer, Found)
     assert answer.execution.status is S.NEW
