@@ -167,16 +167,19 @@ class BinanceFutures(BinanceLink):
         paused = self._paused()
         if paused:
             return paused
+        is_conditional = order.type in KINDS
         try:
             hedge_mode = self._ready_for(order)
-            place = self._place_conditional if order.type in KINDS else self._place_plain
-            return place(order, hedge_mode=hedge_mode)
+            parameters_of = conditional_parameters if is_conditional else order_parameters
+            parameters = parameters_of(order, hedge_mode=hedge_mode)
         except CannotSend as exc:
             return Refused(f"not sent to {self.name}: {exc}")
         except BrokerError as exc:
             return Refused(str(exc), never_left=True)
         except BinanceAPIException as exc:
             return self._unprepared(order, exc)
+        # From here on it may have left: nothing that goes wrong may be told as above.
+        return (self._place_conditional if is_conditional else self._place_plain)(order, parameters)
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """The stop first: it is what must not be missing."""
@@ -208,8 +211,7 @@ class BinanceFutures(BinanceLink):
         reason = self._not_set(order.symbol, order.leverage, error_text(exc))
         return Refused(reason, str(exc.code), never_left=not exc.code or exc.status_code >= 500)
 
-    def _place_plain(self, order: Order, *, hedge_mode: bool) -> Outcome:
-        parameters = order_parameters(order, hedge_mode=hedge_mode)
+    def _place_plain(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
         try:
             raw = self._client.futures_create_order(**parameters)
         except Exception as exc:
@@ -237,12 +239,11 @@ class BinanceFutures(BinanceLink):
                 time.sleep(pause)
         return Unknown(f"filled, but {self.name} does not tell at what price: {why}")
 
-    def _place_conditional(self, order: Order, *, hedge_mode: bool) -> Outcome:
+    def _place_conditional(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
         """https://developers.binance.com/docs/derivatives/usds-margined-futures/trade/rest-api/New-Algo-Order
 
         What closes a position is refused until the position is known, which can take a moment after its order.
         """
-        parameters = conditional_parameters(order, hedge_mode=hedge_mode)
         for pause in (*POSITION_PAUSES, None):
             try:
                 raw = self._client.futures_create_algo_order(**parameters)
@@ -266,7 +267,7 @@ class BinanceFutures(BinanceLink):
 
     def _api_ending(self, exc: BinanceAPIException) -> Refused | Unknown:
         ending = super()._api_ending(exc)
-        if not isinstance(ending, Refused) or ending.never_left:
+        if not isinstance(ending, Refused):
             return ending
         words = error_text(exc).lower()
         if exc.code == MODE_CODE or (exc.code == NOT_REQUIRED_CODE and any(word in words for word in MODE_WORDS)):

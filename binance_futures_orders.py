@@ -207,9 +207,7 @@ def untriggered(raw: Mapping[str, Any]) -> Execution:
     status = str(raw.get("algoStatus"))
     if status in WAITS:
         return waiting(raw)
-    if status not in ENDED_UNTRIGGERED:
-        raise BadReply(f"algoStatus {status!r} without an order")
-    ending, note = ENDED_UNTRIGGERED[status]
+    ending, note = ENDED_UNTRIGGERED[status]  # any other has become an order, and this one has none
     return Execution(ending, algo_name(raw), note=note)
 
 

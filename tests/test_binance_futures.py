@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_futures import BinanceFutures
-from binance_futures_orders import conditional_parameters, on_grid, order_parameters, rules_in
+from binance_futures_orders import conditional_parameters, on_grid, order_parameters, rules_in, status_in
 from broker import Balance, Broker, BrokerError, Done, Found, NoAnswer, NotFound, Refused, Unknown, UnknownSymbol
 from intents import new_id
 from models import (
@@ -283,6 +283,10 @@ def test_a_reply_that_is_not_a_plain_account_of_this_order_is_unknown(
     assert isinstance(client.place(order), Done)
     refusing.fail_next("garbage", where=ORDER, body=json.dumps(right | wrong))
     assert isinstance(client.place(order), Unknown)
+
+
+def test_an_order_that_has_traded_is_no_new_one() -> None:
+    assert status_in(REPLY | {"executedQty": "0.004"}) is S.PARTIALLY_FILLED
 
 
 @pytest.mark.parametrize("wrong", [{"clientAlgoId": "another"}, {"symbol": "ETHUSDT"}, {"algoId": None}], ids=str)
@@ -671,6 +675,22 @@ def test_a_mode_that_was_switched_is_read_again_and_the_next_try_fits_it(
     placed(client, order)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "is_about_the_mode"),
+    [("reduceonly", True), ("reduceOnly", True), ("positionSide", True), ("price", False)],
+)
+def test_a_parameter_that_only_the_other_mode_has_makes_the_mode_be_read_again(
+    exchange: FakeBinance, client: BinanceFutures, parameter: str, is_about_the_mode: bool
+) -> None:
+    client.connect()
+    placed(client, an_order())
+    text = f"Parameter '{parameter}' sent when not required."
+    exchange.fail_next("error", where=ORDER, code=-1106, message=text)
+    outcome = refused(client.place(an_exit()))
+    assert outcome.never_left is is_about_the_mode
+    assert len(exchange.calls("GET /fapi/v1/positionSide/dual")) == (2 if is_about_the_mode else 1)
+
+
 def test_a_mode_that_cannot_be_read_is_never_guessed(exchange: FakeBinance, client: BinanceFutures) -> None:
     for body in ("{}", "[]", "null", '{"dualSidePosition":"false"}'):
         exchange.fail_next("garbage", where="GET /fapi/v1/positionSide/dual", body=body)
@@ -1032,6 +1052,18 @@ def test_a_state_without_an_order_is_no_answer(refusing: FakeBinance, status: st
     assert isinstance(a_client(refusing).look_up(order), NoAnswer)
 
 
+@pytest.mark.parametrize("number", ["", "0", 0, None])
+@pytest.mark.parametrize("status", ["NEW", "TRIGGERING"])
+def test_whichever_way_it_says_that_there_is_no_order_yet_it_waits(
+    refusing: FakeBinance, status: str, number: object
+) -> None:
+    order = a_guard(STOP, "57000")
+    body = {"symbol": "BTCUSDT", "clientAlgoId": order.client_order_id, "algoId": 7, "algoStatus": status,
+            "actualOrderId": number}  # fmt: skip
+    refusing.fail_next("garbage", where="GET /fapi/v1/algoOrder", body=json.dumps(body))
+    assert found(a_client(refusing), order).execution.status is S.NEW
+
+
 def test_a_cancelled_stop_is_believed_although_the_records_lag(exchange: FakeBinance, client: BinanceFutures) -> None:
     placed(client, an_order())
     stop, limit = a_guard(STOP, "57000"), a_limit("59000")
@@ -1047,13 +1079,16 @@ def test_a_cancelled_stop_is_believed_although_the_records_lag(exchange: FakeBin
         assert found(client, order).execution.status is S.NEW, "the records do lag"
 
 
-@pytest.mark.parametrize("body", ["{}", '{"algoId":1,"clientAlgoId":"another","code":"200","msg":"success"}'])
+@pytest.mark.parametrize(
+    "wrong", [{"clientAlgoId": "another"}, {"code": "400"}, {"code": None}, {"algoId": None}], ids=str
+)
 def test_a_cancel_that_answers_something_else_is_not_believed(
-    exchange: FakeBinance, client: BinanceFutures, body: str
+    exchange: FakeBinance, client: BinanceFutures, wrong: dict[str, Any]
 ) -> None:
     stop = a_guard(STOP, "57000", quantity=D("0.01"))
     placed(client, stop)
-    exchange.fail_next("garbage", where="DELETE /fapi/v1/algoOrder", body=body)
+    right = {"algoId": 1, "clientAlgoId": stop.client_order_id, "code": "200", "msg": "success"}
+    exchange.fail_next("garbage", where="DELETE /fapi/v1/algoOrder", body=json.dumps(right | wrong))
     answer = client.cancel(stop)
     assert isinstance(answer, Found)
     assert answer.execution.status is S.NEW
