@@ -125,7 +125,7 @@ def orders_for(
 ) -> list[Order]:
     """What has to wait at the exchange for this position; nothing when it is closed or asked for no protection.
 
-    `closable`: base units of it that no exit of its own is waiting to close already.
+    `closable`: base units of it that protection can sell.
     Of futures, stop and take-profit close whatever is held then, and end with the position; they carry no quantity.
     """
     wanted = position.protection
@@ -201,11 +201,18 @@ def next_step(
         return Guard(waits=True)
     wanted: list[Order] = []
     if position is not None:
-        closable = books.closable(instrument, Side.BUY if position.is_short else Side.SELL)
-        wanted = orders_for(position, closable, rules or position.rules, now, new_id)
+        wanted = orders_for(position, _to_protect(books, position), rules or position.rules, now, new_id)
     if len(live) == len(wanted) and all(any(_same(one, other) for other in live) for one in wanted):
         return Guard()
     return Guard(cancel=live) if live else Guard(place=tuple(wanted))
+
+
+def _to_protect(books: Books, position: Position) -> Decimal:
+    """On spot, an exit that rests in the book has locked what it sells. On futures all of it stays protected: whichever
+    of the two comes first, nothing is left for the other."""
+    if position.market is Market.FUTURES:
+        return position.quantity
+    return books.closable(position.instrument, Side.SELL)
 
 
 def _same(live: Order, wanted: Order) -> bool:

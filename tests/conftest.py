@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_binance import FakeBinance
 from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
+from scenes import Scene
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,20 @@ def paper(daemon_with: Callable[..., Daemon]) -> Daemon:
 def live(daemon_with: Callable[..., Daemon], exchange: FakeBinance) -> Daemon:
     """A daemon whose BINANCE is the fake exchange, without cooldown."""
     return daemon_with(**binance(exchange, cooldown_seconds=0)).start()
+
+
+@pytest.fixture
+def scene(daemon_with: Callable[..., Daemon]) -> Iterator[Callable[..., Scene]]:
+    """Makes a started daemon and the account it trades: spot, futures, hedge, paper or paper futures."""
+    fakes: list[FakeBinance] = []
+
+    def make(kind: str, patience: dict[str, object] | None = None, **settings: object) -> Scene:
+        fake = FakeBinance(API_KEY, API_SECRET).start()
+        fakes.append(fake)
+        made = Scene(kind, daemon_with, fake, patience or {}, **settings)
+        made.daemon.start()
+        return made
+
+    yield make
+    for fake in fakes:
+        fake.stop()

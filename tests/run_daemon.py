@@ -33,6 +33,8 @@ from config import Settings
 
 try:
     import binance_client
+    import binance_futures
+    import binance_link
 except ImportError:  # the paper tests do without
     binance_client = None  # type: ignore[assignment]
 
@@ -84,7 +86,7 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 
 def broker_classes() -> list[Any]:
-    remote = [binance_client.BinanceClient] if binance_client else []
+    remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
     return [paper_client.PaperClient, *remote]
 
 
@@ -112,6 +114,23 @@ STEPS: dict[str, Callable[[], None]] = {
     "at any time after the start": lambda: threading.Timer(random.uniform(0.0, 0.3), die).start(),
 }
 
+# The steps of what keeps a position protected: an order's life has none of them where no protection is asked for.
+PROTECTION_STEPS: dict[str, Callable[[], None]] = {
+    "after the fill": lambda: before(risk.RiskEngine, "guard", die),
+    "inside the protection's intent": lambda: before(
+        risk.RiskEngine, "guard", lambda: after(journal.Journal, "_insert", die)
+    ),
+    "before the protection leaves": lambda: each_broker(before, "protect", die),
+    "while the protection is under way": lambda: each_broker(before, "protect", when_placing(0.01)),
+    "after the protection's answer": lambda: each_broker(after, "protect", die),
+    "between the protection's outcomes": lambda: each_broker(
+        after, "protect", lambda: after(risk.RiskEngine, "settle", die)
+    ),
+    "before the protection is cancelled": lambda: each_broker(before, "cancel", die),
+    "while the protection is cancelled": lambda: each_broker(before, "cancel", when_placing(0.005)),
+    "after the protection is cancelled": lambda: each_broker(after, "cancel", die),
+}
+
 
 def go_wrong() -> None:
     """An error that nobody foresaw, as long as there is a file called `trouble`."""
@@ -134,13 +153,13 @@ def prepare() -> trader.Patience:
     """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
     step = os.environ.get("TEST_CRASH_AT")
     if step:
-        STEPS[step]()
+        (STEPS | PROTECTION_STEPS)[step]()
     place = os.environ.get("TEST_TROUBLE_IN")
     if place:
         TROUBLES[place]()
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence and binance_client:
-        binance_client.BinanceClient.absence_is_proven_after_seconds = float(absence)
+        binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
     return trader.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 
 
