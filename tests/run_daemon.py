@@ -33,6 +33,7 @@ from config import Settings
 
 try:
     import binance_client
+    import binance_futures
 except ImportError:  # the paper tests do without
     binance_client = None  # type: ignore[assignment]
 
@@ -84,7 +85,7 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 
 def broker_classes() -> list[Any]:
-    remote = [binance_client.BinanceClient] if binance_client else []
+    remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
     return [paper_client.PaperClient, *remote]
 
 
@@ -112,6 +113,15 @@ STEPS: dict[str, Callable[[], None]] = {
     "at any time after the start": lambda: threading.Timer(random.uniform(0.0, 0.3), die).start(),
 }
 
+# Steps that only some orders come to: those with protection, and those that have to wait, as the halves of a reversal.
+MORE_STEPS: dict[str, Callable[[], None]] = {
+    "before protection is on the record": lambda: before(risk.RiskEngine, "guard", die),
+    "before protection leaves": lambda: before(desk.Desk, "protect", die),
+    "after protection was taken": lambda: after(desk.Desk, "protect", die),
+    "before a waiting order is released": lambda: before(risk.RiskEngine, "release", die),
+    "after a waiting order was released": lambda: after(risk.RiskEngine, "release", die),
+}
+
 
 def go_wrong() -> None:
     """An error that nobody foresaw, as long as there is a file called `trouble`."""
@@ -134,13 +144,14 @@ def prepare() -> trader.Patience:
     """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
     step = os.environ.get("TEST_CRASH_AT")
     if step:
-        STEPS[step]()
+        (STEPS | MORE_STEPS)[step]()
     place = os.environ.get("TEST_TROUBLE_IN")
     if place:
         TROUBLES[place]()
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence and binance_client:
-        binance_client.BinanceClient.absence_is_proven_after_seconds = float(absence)
+        for remote in (binance_client.BinanceClient, binance_futures.BinanceFutures):
+            remote.absence_is_proven_after_seconds = float(absence)
     return trader.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 
 
