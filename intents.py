@@ -176,12 +176,12 @@ def order_of(case: Case, received_at: datetime, signal_id: str, now: datetime) -
 
 
 def next_attempt(order: Order, now: datetime) -> Order:
+    """Its turn stays the first one's: the entry of a reversal waits for it, and must not be waited for by it."""
     return replace(
         order,
         client_order_id=new_id("gh", now),
         status=OrderStatus.INTENT,
         quantity=None if order.exits_all else order.quantity,
-        created_at=now,
         sent_at=None,
         settled_at=None,
         reserved_base=ZERO,

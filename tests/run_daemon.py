@@ -131,6 +131,15 @@ PROTECTION_STEPS: dict[str, Callable[[], None]] = {
     "after the protection is cancelled": lambda: each_broker(after, "cancel", die),
 }
 
+# Steps that only some orders come to: those with protection, and those that have to wait, as the halves of a reversal.
+MORE_STEPS: dict[str, Callable[[], None]] = {
+    "before protection is on the record": lambda: before(risk.RiskEngine, "guard", die),
+    "before protection leaves": lambda: before(desk.Desk, "protect", die),
+    "after protection was taken": lambda: after(desk.Desk, "protect", die),
+    "before a waiting order is released": lambda: before(risk.RiskEngine, "release", die),
+    "after a waiting order was released": lambda: after(risk.RiskEngine, "release", die),
+}
+
 
 def go_wrong() -> None:
     """An error that nobody foresaw, as long as there is a file called `trouble`."""
@@ -153,7 +162,7 @@ def prepare() -> trader.Patience:
     """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
     step = os.environ.get("TEST_CRASH_AT")
     if step:
-        (STEPS | PROTECTION_STEPS)[step]()
+        (STEPS | PROTECTION_STEPS | MORE_STEPS)[step]()
     place = os.environ.get("TEST_TROUBLE_IN")
     if place:
         TROUBLES[place]()
