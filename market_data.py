@@ -169,6 +169,7 @@ class MarketData:
         known = self._known[account]
         await self._run(known.broker.connect)
         known.connected, known.problem, known.failures = True, "", 0
+        known.prepared.clear()  # what is set there may have been changed meanwhile
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,8 @@ class Trader:
         self.patience = patience or Patience()
         self.ready = asyncio.Event()
         self.stopping = False
-        self._compared = asyncio.Event()
+        self._compared = asyncio.Event()  # once, at the start
+        self._compare_soon = asyncio.Event()
         self.journal_problem = ""
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._signals_csv = signals_csv
@@ -340,6 +341,9 @@ class Trader:
         if order.status in RESTING:
             self._spawn(self._follow(order), self._tasks)
         self._guardian.look_soon(order.instrument)
+        if order.status is OrderStatus.REJECTED and not order.is_entry:
+            # Perhaps it was closed by hand: then the books should know, not in a minute.
+            self._compare_soon.set()
 
     async def _wait_for_turn(self, order: Order) -> Order:
         """A waiting exit goes when nothing of its symbol is in doubt any more; a full exit cancels what rests."""
@@ -577,7 +581,8 @@ class Trader:
         while True:
             await self._reconciler.compare()
             self._compared.set()
-            await asyncio.sleep(self.patience.compare)
+            self._compare_soon.clear()
+            await _within(self.patience.compare, self._compare_soon)
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
 
