@@ -34,7 +34,7 @@ def startup_text(settings: Settings, secret: str) -> str:
     lines = [
         *_warnings(settings),
         f"Gatehouse listens on {url}",
-        *(f"  {name}: {settings.mode_of(name)}" for name in settings.brokers),
+        *(f"  {name}: {settings.mode_of(name)}{_markets(settings)}" for name in settings.brokers),
         f"  alerts without a broker go to {settings.default_broker_name}",
         f"  records: {settings.log_dir}/signals.csv and {settings.log_dir}/trades.csv",
         "",
@@ -46,6 +46,11 @@ def startup_text(settings: Settings, secret: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _markets(settings: Settings) -> str:
+    """Spot is what people expect; anything else is said."""
+    return "" if settings.binance_market == "spot" else f", {' and '.join(settings.markets)}"
 
 
 def _message(fields: dict[str, object] | dict[str, str], secret: str) -> str:
