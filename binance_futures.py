@@ -288,7 +288,7 @@ class BinanceFutures(BinanceLink):
         """Of the four meanings of a 503 three say that nothing was placed, and only their texts tell them apart."""
         text = str(exc.message)
         throttled = exc.code == THROTTLED_CODE and text.startswith(THROTTLED_TEXT)
-        if exc.status_code == 503 and exc.code and (text in NOT_PLACED_TEXTS or throttled):
+        if exc.status_code == 503 and (text in NOT_PLACED_TEXTS or throttled):
             return Refused(f"{self.name}: {error_text(exc)}", str(exc.code), never_left=True)
         return super()._server_failed(exc)
 

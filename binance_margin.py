@@ -36,8 +36,6 @@ class Margin:
         """The first order of a symbol pays for a question, and for what has to be changed; the others for nothing."""
         if leverage != int(leverage) or leverage < 1:
             raise CannotSend("leverage is a whole number from 1 on")
-        if self._leverages.get(symbol) == leverage:
-            return
         with self._locks.setdefault(symbol, threading.Lock()):
             has = self._leverages.pop(symbol, None) or self._leverage_with_our_margin(symbol)
             if has != leverage:

@@ -887,6 +887,26 @@ def test_a_question_that_fails_is_never_taken_for_not_found(
     assert isinstance(a_client(exchange, 0.3).look_up(order), NoAnswer)
 
 
+@pytest.mark.parametrize("wrong", [{"clientOrderId": "another"}, {"symbol": "ETHUSDT"}], ids=str)
+def test_a_look_up_that_tells_of_another_order_is_no_answer(refusing: FakeBinance, wrong: dict[str, Any]) -> None:
+    order, client = a_limit("59000"), a_client(refusing)
+    right = REPLY | {"clientOrderId": order.client_order_id}
+    refusing.fail_next("garbage", where="GET /fapi/v1/order", body=json.dumps(right))
+    assert isinstance(client.look_up(order), Found)
+    refusing.fail_next("garbage", where="GET /fapi/v1/order", body=json.dumps(right | wrong))
+    assert isinstance(client.look_up(order), NoAnswer)
+
+
+@pytest.mark.parametrize("wrong", [{"clientAlgoId": "another"}, {"symbol": "ETHUSDT"}], ids=str)
+def test_so_is_one_that_tells_of_another_conditional_order(refusing: FakeBinance, wrong: dict[str, Any]) -> None:
+    order, client = a_guard(STOP, "57000"), a_client(refusing)
+    right = {"symbol": "BTCUSDT", "clientAlgoId": order.client_order_id, "algoId": 7, "algoStatus": "NEW"}
+    refusing.fail_next("garbage", where="GET /fapi/v1/algoOrder", body=json.dumps(right))
+    assert isinstance(client.look_up(order), Found)
+    refusing.fail_next("garbage", where="GET /fapi/v1/algoOrder", body=json.dumps(right | wrong))
+    assert isinstance(client.look_up(order), NoAnswer)
+
+
 @pytest.mark.parametrize("executed", [True, False])
 def test_a_cancel_whose_answer_is_lost_still_learns_how_it_stands(exchange: FakeBinance, executed: bool) -> None:
     client, order, guard = a_client(exchange, 0.3), a_limit("59000"), a_guard(STOP, "57000", quantity=D("0.01"))
