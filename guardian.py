@@ -31,6 +31,7 @@ class Hands(Protocol):
     async def cancel(self, order: Order) -> None: ...
     def follow(self, order: Order) -> None: ...
     async def close(self, instrument: Instrument, why: str) -> None: ...
+    def holds(self, instrument: Instrument) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Pauses:
     longest: float = 2.0
     resend: float = 0.5  # before protection that certainly never left is sent again
     give_up: float = 10.0  # so long a position may be without the protection it asked for, then it is closed
-    again: float = 30.0  # after that failed, too, before the next try
+    again: float = 30.0  # after that failed, too, before the next try, and twice as long each time
+    longest_again: float = 300.0
 
 
 class Guardian:
@@ -52,7 +54,6 @@ class Guardian:
         self._spawn = spawn
         self._pauses = pauses
         self._looking: dict[Instrument, bool] = {}  # True: something changed meanwhile, look again
-        self._not_before: dict[Instrument, float] = {}
 
     def look_soon(self, instrument: Instrument) -> None:
         if instrument in self._looking:
@@ -73,8 +74,8 @@ class Guardian:
 
     async def _until_all_is_well(self, instrument: Instrument) -> None:
         loop = asyncio.get_running_loop()
-        pause, unprotected_since = self._pauses.look, loop.time()
-        while loop.time() >= self._not_before.get(instrument, 0.0):
+        pause, again, unprotected_since = self._pauses.look, self._pauses.again, loop.time()
+        while True:
             try:
                 guard = await self._hands.look(instrument)
             except JournalError as exc:
@@ -87,10 +88,11 @@ class Guardian:
                     continue
                 refused = any(order.status is OrderStatus.REJECTED for order in settled)
                 if refused or loop.time() - unprotected_since >= self._pauses.give_up:
-                    self._not_before[instrument] = loop.time() + self._pauses.again
                     await self._hands.close(instrument, why)
-                    return
-                await asyncio.sleep(self._pauses.resend)
+                    await self._while_held(instrument, again)
+                    again, unprotected_since = min(again * 2, self._pauses.longest_again), loop.time()
+                else:
+                    await asyncio.sleep(self._pauses.resend)
             elif guard.cancel:
                 for order in guard.cancel:
                     await self._hands.cancel(order)
@@ -99,6 +101,16 @@ class Guardian:
             if guard.waits or guard.cancel:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, self._pauses.longest)
+
+    async def _while_held(self, instrument: Instrument, seconds: float) -> None:
+        """A close that failed would fail again at once; what is bought after one that did not needs its protection."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._hands.holds(instrument):
+            left = until - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(self._pauses.resend, left))
 
     async def _place(self, orders: Sequence[Order]) -> list[Order]:
         outcomes = await self._hands.hand_over(orders)

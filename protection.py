@@ -84,6 +84,8 @@ def problem(
             return f"{rules.symbol} takes no {LEGS[kind]} orders"
     if market is Market.SPOT and wanted[OrderType.STOP] and wanted[OrderType.TRAILING_STOP]:
         return "spot takes either a stop-loss or a trailing stop, as both would sell the same coins"
+    if price is None and (asked.stop_loss or asked.stop_loss_offset or asked.take_profit or asked.take_profit_offset):
+        return "no price is known to judge its levels by"
     return _trailing_problem(asked.trailing_percent, market) or (
         _levels_problem(at.stop_loss, at.take_profit, side, price, rules, market, size) if at and price else ""
     )
@@ -202,9 +204,18 @@ def next_step(
     wanted: list[Order] = []
     if position is not None:
         wanted = orders_for(position, _to_protect(books, position), rules or position.rules, now, new_id)
+        if any(order.is_entry for order in books.resting(instrument)) and _too_small(wanted, position):
+            # More is to come; until then the exchange would take neither its protection nor a way out.
+            wanted = []
     if len(live) == len(wanted) and all(any(_same(one, other) for other in live) for one in wanted):
         return Guard()
     return Guard(cancel=live) if live else Guard(place=tuple(wanted))
+
+
+def _too_small(orders: list[Order], position: Position) -> bool:
+    prices = [order.stop_price or position.last_price or ZERO for order in orders]
+    worth = (price * order.quantity for price, order in zip(prices, orders, strict=True) if order.quantity is not None)
+    return position.market is Market.SPOT and any(each < position.rules.min_notional for each in worth)
 
 
 def _to_protect(books: Books, position: Position) -> Decimal:

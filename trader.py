@@ -17,6 +17,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
+import protection
 from broker import Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from csv_logger import CsvFile
 from desk import Case, Claim, Desk, execution_of
@@ -293,9 +294,11 @@ class Trader:
 
     async def _view_for(self, alert: Alert) -> View:
         signal = alert.signal
-        # A market order sized in quote currency leaves without any price: Binance works out the quantity itself.
+        # A market order sized in quote currency leaves without any price: Binance works out the quantity itself. With
+        # a price its protection is judged before it leaves.
         by_quote_amount = signal.action is Action.BUY and signal.quantity is None and signal.amount is None
-        wants_price = not by_quote_amount or not self.market.takes_quote_amounts(alert.instrument)
+        protected = protection.wish(signal, self.engine.limits) is not None
+        wants_price = not by_quote_amount or protected or not self.market.takes_quote_amounts(alert.instrument)
         price = signal.price if signal.type is OrderType.MARKET else None
         return await self.market.view(
             alert.instrument, price, wants_price=wants_price, patience_seconds=self.patience.view
@@ -680,6 +683,9 @@ class _Hands:
         self._trader._trades_csv.follow()
         self._trader._guardian.look_soon(instrument)
         self._trader.market.refresh_soon(instrument.account)
+
+    def holds(self, instrument: Instrument) -> bool:
+        return self._trader.engine.books.held(instrument) != 0
 
     async def close(self, instrument: Instrument, why: str) -> None:
         trader = self._trader

@@ -55,7 +55,8 @@ class Scene:
 
     def post(self, action: str, **alert: object) -> Reply:
         """With a price, as TradingView's {{close}}: the one that paper goes by."""
-        return self.daemon.post(**({"symbol": SYMBOL, "action": action, "price": str(self.price)} | alert))
+        said: dict[str, Any] = {"symbol": SYMBOL, "action": action, "price": str(self.price)} | alert
+        return self.daemon.post(**said)
 
     def enter(self, action: str = "buy", **alert: object) -> Reply:
         reply = self.post(action, **({"quantity": str(QUANTITY)} | alert))
@@ -113,6 +114,10 @@ class Scene:
         status = self.status()
         legs = [o for o in status["resting_orders"] if o["leg"]]
         return not status["unresolved_orders"] and len(legs) == len(self.waiting())
+
+    def orders(self) -> list[Any]:
+        """All orders that the exchange took, conditional ones apart."""
+        return [*self.fake.orders, *self.fake.futures.orders]
 
     def held(self) -> Decimal:
         """By the books; negative for a short."""

@@ -35,7 +35,7 @@ PAIR, ALGO = "POST /api/v3/orderList/oco", "POST /fapi/v1/algoOrder"
     ],
     ids=["price", "percent", "offset"],
 )
-def test_an_entry_is_protected_right_after_its_fill(scene: MakeScene, kind: str, asked: dict[str, object]) -> None:
+def test_an_entry_is_protected_right_after_its_fill(scene: MakeScene, kind: str, asked: dict[str, Any]) -> None:
     there = scene(kind)
     there.enter(**asked)
     there.wait_for(*there.protected(**BOTH))
@@ -66,7 +66,7 @@ def test_a_short_is_protected_the_other_way_round(scene: MakeScene, kind: str) -
     ids=["the settings", "the alert's own stop", "the alert's own take-profit"],
 )
 def test_what_the_alert_leaves_open_is_protected_by_the_settings(
-    scene: MakeScene, kind: str, asked: dict[str, object], levels: dict[str, object]
+    scene: MakeScene, kind: str, asked: dict[str, Any], levels: dict[str, Any]
 ) -> None:
     there = scene(kind, stop_loss_percent="2", take_profit_percent="4")
     there.enter(**asked)
@@ -148,8 +148,8 @@ def test_protection_that_is_triggered_closes_the_position_and_takes_its_sibling_
     asked, prices, at = TRIGGERS[leg]
     there.enter(**asked)
     eventually(lambda: len(there.waiting()) == len(asked) and there.is_settled(), 5, lambda: there.tell(asked))
-    for price in prices:
-        there.move(price)
+    for seen in prices:
+        there.move(seen)
     there.wait_until_flat()
     (row,) = [row for row in there.rows(Status="FILLED") if row["Action"] == "SELL"]
     assert row["Note"].startswith(leg)
