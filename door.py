@@ -78,7 +78,7 @@ class Door:
         try:
             record = await self.trader.refuse_invalid(key, str(exc), exc.field, received_at)
         except JournalError as error:
-            self.trader.journal_problem = str(error)
+            self.gate.engine.journal_problem = str(error)
             return json_reply(503, error_body("the journal cannot be written; nothing was placed"))
         return json_reply(400, replies.invalid_reply(record, exc.field))
 
@@ -115,8 +115,8 @@ class Door:
     async def health(self, request: Request) -> Response:
         """Never waits for a thread: it answers whatever the disk and the exchange do."""
         problems = []
-        if self.trader.journal_problem:
-            problems.append(self.trader.journal_problem)
+        if self.gate.engine.journal_problem:
+            problems.append(self.gate.engine.journal_problem)
         if not self.trader.ready.is_set():
             problems.append("recovery is not finished")
         if problems:
@@ -128,7 +128,7 @@ class Door:
         books = gate.engine.books.as_of(now)
         default = gate.settings.default_broker_name
         thin = {
-            "status": "ok" if self.trader.ready.is_set() and not self.trader.journal_problem else "unavailable",
+            "status": "ok" if self.trader.ready.is_set() and not self.gate.engine.journal_problem else "unavailable",
             "mode": gate.settings.mode_of(default),
             "default_broker": default,
             "uptime_seconds": round((now - gate.started_at).total_seconds(), 1),
@@ -154,7 +154,7 @@ class Door:
             "resting_orders": [replies.order_view(order) for order in books.orders.values() if order not in unresolved],
             "csv_lag": {name: csv.lag for name, csv in self.gate.csvs.items()},
             "csv_problems": {name: csv.problem for name, csv in self.gate.csvs.items() if csv.problem},
-            "journal_problem": self.trader.journal_problem,
+            "journal_problem": self.gate.engine.journal_problem,
             "halted": self.gate.engine.halted or self.gate.engine.in_force.problem,
             "drift": self.trader.drift,
             "notices": [{"at": at, "text": text} for at, text in self.trader.notices],
@@ -233,7 +233,7 @@ class Door:
         try:
             await asyncio.to_thread(self.gate.engine.prefer, changes, self.gate.clock())
         except JournalError as exc:
-            self.trader.journal_problem = str(exc)
+            self.gate.engine.journal_problem = str(exc)
             raise BadRequest(503, "the journal cannot be written; nothing was changed") from exc
         told = ((name, "default" if text is None else text or WORDS[name]) for name, text in changes.items())
         log.info("preferences: %s", ", ".join(f"{name} = {text}" for name, text in told))
@@ -256,7 +256,7 @@ class Door:
         try:
             await self.trader.switch(paused)
         except JournalError as exc:
-            self.trader.journal_problem = str(exc)
+            self.gate.engine.journal_problem = str(exc)
             raise BadRequest(503, "the journal cannot be written; nothing was changed") from exc
         log.info("trading is %s", "paused" if paused else "resumed")
         return json_reply(200, {"paused": paused})

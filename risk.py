@@ -88,6 +88,7 @@ class RiskEngine:
         self._ledger = Ledger(journal)
         self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
+        self.journal_problem = ""  # why the last record could not be written
 
     @property
     def books(self) -> Books:

@@ -1,7 +1,7 @@
-"""One alert's way through the chain, the life of its order, and recovery at start.
+"""One alert's way through the chain, recovery at start, and what goes on in the background.
 
 Runs on the event loop; everything that blocks (disk, exchange) runs on worker threads. The sender's patience and the
-order's life are two things: a reply may say "pending" while the order is seen through to its end.
+order's life (orders.py) are two things: a reply may say "pending" while the order is seen through to its end.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import protection
-from broker import Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from broker import Broker, Found, Outcome, Unknown
 from csv_logger import CsvFile
-from desk import Case, Claim, Desk, execution_of
+from desk import Case, Desk, execution_of
 from guardian import Guardian, Pauses
-from intents import EXIT_IS_WANTED_FOR, new_id
+from intents import new_id
 from journal import JournalError
 from market_data import MarketData
 from models import (
@@ -38,73 +36,18 @@ from models import (
     OrderType,
     Signal,
 )
+from orders import Orders, Patience, Ticket
 from paper_client import PaperClient
 from plan import may_enter
 from protection import Guard
 from reconcile import Reconciler
 from risk import Alert, Preview, RiskEngine
 from sizing import View
+from workers import Workers, is_done, within
 
 log = logging.getLogger("gatehouse.trader")
 
-T = TypeVar("T")
 Clock = Callable[[], datetime]
-
-THREADS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long is waited for what, in seconds."""
-
-    view: float = 0.8  # for facts that a decision lacks; leaves time to decide and place within the reply's budget
-    facts: float = 3.0  # at start, for the first balances and rules; without them the first alert asks itself
-    resend: float = 1.2  # an order that certainly never left may be sent again for so long
-    row: float = 0.3  # for the order's reply before the decision's CSV row is written beside it
-    order: float = 12.0  # total, for one order's reply; Binance itself answers within 10
-    ask: float = 12.0  # total, for one look-up
-    first_look: float = 0.2  # before the first look-up of an unknown order, and growing from there
-    longest_look: float = 2.0
-    follow: float = 2.0  # between two look-ups of a resting order
-    turn: float = 0.05  # between two looks whether a waiting exit may go
-    disk: float = 1.0  # before an outcome that could not be written is written again
-    still: float = 0.8  # for orders under way on futures, as what a decision means depends on what is held
-    slack: float = 5.0  # a recovered order may have left so much later than its record says
-    forgotten: float = 60.0  # a resting order that the exchange does not know any more has ended there
-    compare: float = 60.0  # between two comparisons of the books with the accounts
-    late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
-    second_look: float = 2.0  # before what the accounts lack is believed
-    guard_give_up: float = 10.0  # so long a position may lack the protection it asked for, then it is closed
-    guard_again: float = 30.0  # when that failed, too
-
-
-NOT_FOUND_IN_A_ROW = 3
-FORGOTTEN_AFTER = 10  # "no such order" in a row, of an order that the exchange had taken
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What the sender waits for. `told` is done when there is an outcome worth a reply."""
-
-    claim: Claim = field(default_factory=Claim)  # taken by who decides, or by who tells the sender that nobody did
-    told: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    case: Case | None = None
-    order: Order | None = None
-    problem: str = ""
-    left: bool = False  # the sender was told "pending" and will not send again
-    closed: Order | None = None  # the first half of a reversal
-
-    @property
-    def record(self) -> DecisionRecord | None:
-        return self.case.record if self.case else None
-
-    def tell(self, order: Order | None) -> None:
-        if order is not None and order.leg == "exit":
-            self.closed = order
-            return
-        self.order = order
-        if not self.told.done():
-            self.told.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +80,18 @@ class Trader:
         self.stopping = False
         self._compared = asyncio.Event()  # once, at the start
         self._compare_soon = asyncio.Event()
-        self.journal_problem = ""
-        self.latencies_ms: deque[float] = deque(maxlen=100)
         self._signals_csv = signals_csv
         self._trades_csv = trades_csv
         self._clock = clock
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gatehouse")
-        self._desk = Desk(engine, brokers, signals_csv, trades_csv, clock, self._threads)
-        self.market = MarketData(brokers, self._ask, clock, lambda: Decimal(engine.limits.leverage))
+        self._workers = workers = Workers(self.patience.ask)
+        self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads)
+        self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
+        self._orders = Orders(engine, brokers, desk, market, workers, clock, self.patience, self._order_changed)
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
         pauses = Pauses(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
         hands = _Hands(self)
         self._reconciler = Reconciler(engine, brokers, hands, clock, self.patience.second_look)
-        self._guardian = Guardian(hands, lambda work: self._spawn(work, self._tasks), pauses)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._lives: set[asyncio.Task[None]] = set()
+        self._guardian = Guardian(hands, workers.spawn, pauses)
 
     # --- alerts ---------------------------------------------------------------------------------------------------
 
@@ -160,8 +100,8 @@ class Trader:
         if self.stopping:
             return Answer(None, None, problem="stopping; send it again")
         ticket = Ticket()
-        self._spawn(self._life(alert, ticket), self._lives)
-        if await _is_done(ticket.told, budget_seconds):
+        self._workers.spawn_life(self._life(alert, ticket))
+        if await is_done(ticket.told, budget_seconds):
             return Answer(ticket.record, ticket.order, problem=ticket.problem, closed=ticket.closed)
         # Taking the claim keeps the decision from being made once the sender was told that it was not.
         if ticket.record is None and ticket.claim.take():
@@ -177,11 +117,11 @@ class Trader:
 
     async def refuse_invalid(self, key: str, reason: str, field_name: str, received_at: datetime) -> DecisionRecord:
         """Puts a bad alert on the record. Raises JournalError."""
-        return await self._on_thread(self._record_invalid, key, reason, field_name, received_at)
+        return await self._workers.on_thread(self._record_invalid, key, reason, field_name, received_at)
 
     async def switch(self, paused: bool) -> None:
         """Raises JournalError."""
-        await self._on_thread(self.engine.switch, paused, self._clock())
+        await self._workers.on_thread(self.engine.switch, paused, self._clock())
 
     async def close_all(self, budget_seconds: float) -> list[Answer]:
         """Sells everything that this program holds and cancels what rests, symbol by symbol, each on the record."""
@@ -209,6 +149,17 @@ class Trader:
         log.warning("%s", text)
         self.notices.append((self._clock(), text))
 
+    @property
+    def latencies_ms(self) -> Sequence[float]:
+        """Of the last hundred orders: from the alert's receipt to the outcome."""
+        return self._orders.latencies_ms
+
+    def _order_changed(self, order: Order) -> None:
+        self._guardian.look_soon(order.instrument)
+        if order.status is OrderStatus.REJECTED and not order.is_entry:
+            # Perhaps it was closed by hand: then the books should know, not in a minute.
+            self._compare_soon.set()
+
     async def _life(self, alert: Alert, ticket: Ticket) -> None:
         await self._until_ready(alert, ticket)
         await self._until_still(alert)
@@ -216,7 +167,7 @@ class Trader:
         self._note_price(alert)
         case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
         self._desk.bring(case)
-        if not await _is_done(case.done, self.patience.row):
+        if not await is_done(case.done, self.patience.row):
             await self._slow(case)
         if case.error is not None:
             # Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves.
@@ -225,26 +176,28 @@ class Trader:
         record = case.record
         if record is None:
             return
-        self.journal_problem = ""
+        self.engine.journal_problem = ""
         log.info("%s %s %s: %s", record.decision, record.signal_id, alert.signal.symbol, record.reason)
         if record.missed:
             self.tell_owner(f"{alert.instrument} at {alert.broker}: {record.missed} ({record.signal_id})")
         if record.order is None:
-            ticket.tell(await self._on_thread(self.engine.first_outcome, record) if record.duplicate_of else None)
+            ticket.tell(
+                await self._workers.on_thread(self.engine.first_outcome, record) if record.duplicate_of else None
+            )
             return
         if record.exit_first is None:
-            await self._see_through(record.order, ticket, case)
+            await self._orders.see_through(record.order, ticket, case)
         else:
             await self._reverse(record.exit_first, record.order, ticket, case)
 
     async def _reverse(self, exit_first: Order, entry: Order, ticket: Ticket, case: Case) -> None:
         """Out, then in. What never left at all is a new try when the sender sends it again."""
-        await self._see_through(exit_first, ticket, case)
+        await self._orders.see_through(exit_first, ticket, case)
         if ticket.closed is not None and ticket.closed.never_left:
             never = Execution(OrderStatus.NOT_PLACED, note=f"not opened: the way out failed: {ticket.closed.note}")
-            ticket.tell(await self._settle(entry, never, never_left=True))
+            ticket.tell(await self._orders.settle(entry, never, never_left=True))
             return
-        await self._see_through(entry, ticket)
+        await self._orders.see_through(entry, ticket)
 
     async def _until_still(self, alert: Alert) -> None:
         """On futures, what an alert means depends on what is held: orders under way get a moment to end."""
@@ -258,20 +211,20 @@ class Trader:
 
     async def _slow(self, case: Case) -> None:
         """The decision has its row while the exchange, or the disk, takes its time; but not for ever."""
-        while case.record is None and not await _is_done(case.done, self.patience.row):
+        while case.record is None and not await is_done(case.done, self.patience.row):
             pass
         if case.order is None:
             await case.done
             return
-        self._on_thread(self._desk.write_signals)
-        if not await _is_done(case.done, self.patience.order) and case.tell.take():
-            case.outcome = self._given_up(case.order, case.send)
+        self._workers.on_thread(self._desk.write_signals)
+        if not await is_done(case.done, self.patience.order) and case.tell.take():
+            case.outcome = self._orders.given_up(case.order, case.send)
             return
         await case.done
 
     def _could_not_decide(self, exc: Exception, ticket: Ticket) -> None:
         if isinstance(exc, JournalError):
-            self.journal_problem = str(exc)
+            self.engine.journal_problem = str(exc)
             log.error("nothing was decided: %s", exc)
             ticket.problem = "the journal cannot be written; nothing was placed"
         else:
@@ -311,191 +264,6 @@ class Trader:
 
     # --- the life of an order -------------------------------------------------------------------------------------
 
-    async def _see_through(self, order: Order, ticket: Ticket | None, case: Case | None = None) -> None:
-        """From its intent to its ending, whoever waits for it or not. With a case it may have left the desk already."""
-        try:
-            await self._live(order, ticket, case)
-        except Exception:
-            # Nobody knows any more what became of this order: no new risk until somebody has looked.
-            self.engine.halted = f"unforeseen error around order {order.client_order_id}; see the log, then restart"
-            raise
-
-    async def _live(self, order: Order, ticket: Ticket | None, case: Case | None) -> None:
-        if ticket and order.leg != "exit":
-            ticket.order = order
-        if order.status is OrderStatus.INTENT:
-            order = await self._wait_for_turn(order)
-        if order.status is OrderStatus.SENT:
-            order = (case and case.settled) or await self._place(order, ticket, case.outcome if case else None)
-        await self._see_to_the_end(order, ticket)
-
-    async def _see_to_the_end(self, order: Order, ticket: Ticket | None) -> None:
-        """An order that has left."""
-        if order.status is OrderStatus.UNKNOWN:
-            order = await self._resolve(order)
-        self.market.refresh_soon(order.account)
-        again = self.engine.next_attempt(order) if order.status is OrderStatus.NOT_PLACED else None
-        if again is not None:
-            await self._see_through(again, ticket)
-            return
-        if ticket:
-            self.latencies_ms.append((self._clock() - order.received_at).total_seconds() * 1000)
-            ticket.tell(order)
-        if order.status in RESTING:
-            self._spawn(self._follow(order), self._tasks)
-        self._guardian.look_soon(order.instrument)
-        if order.status is OrderStatus.REJECTED and not order.is_entry:
-            # Perhaps it was closed by hand: then the books should know, not in a minute.
-            self._compare_soon.set()
-
-    async def _wait_for_turn(self, order: Order) -> Order:
-        """A waiting exit goes when nothing of its symbol is in doubt any more; a full exit cancels what rests."""
-        pause = self.patience.turn
-        while blockers := self.engine.blockers(order):
-            for other in blockers:
-                if other.status in RESTING:
-                    await self._cancel(other)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, self.patience.longest_look)
-        while True:
-            by_amount = order.amount is not None and order.type is OrderType.MARKET
-            view = await self.market.view(
-                order.instrument, None, wants_price=by_amount, patience_seconds=self.patience.view
-            )
-            if not by_amount or view.price is not None or view.price_is_needed:
-                break
-            await asyncio.sleep(self.patience.longest_look)
-        released = await self._written(lambda: self._desk.release(order, view))
-        self.market.refresh_soon(order.account)
-        return released
-
-    async def _place(self, order: Order, ticket: Ticket | None, outcome: Outcome | None) -> Order:
-        """One order, handed over once; again only when it certainly never left, and only for a moment.
-
-        An exit whose sender was told "pending" goes on trying: nobody else will.
-        """
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self.patience.resend
-        while True:
-            outcome = outcome or await self._hand_over(order)
-            if not isinstance(outcome, Refused) or not outcome.never_left:
-                break
-            pause = max(0.1, outcome.retry_after_seconds or 0.0)
-            alone = not order.is_entry and (ticket is None or ticket.left)
-            if loop.time() + pause >= give_up_at:
-                if not alone or self._clock() - order.received_at > EXIT_IS_WANTED_FOR:
-                    break
-                pause = max(pause, self.patience.longest_look)
-            await asyncio.sleep(pause)
-            outcome = None
-        never_left = isinstance(outcome, Refused) and outcome.never_left
-        return await self._settle(order, execution_of(outcome), never_left=never_left)
-
-    async def _hand_over(self, order: Order) -> Outcome:
-        claim = Claim()
-        job = self._on_thread(self._desk.hand_over, order, claim)
-        return job.result() if await _is_done(job, self.patience.order) else self._given_up(order, claim)
-
-    def _given_up(self, order: Order, claim: Claim) -> Outcome:
-        """After the total deadline: it never left, or nobody knows."""
-        if claim.take():
-            return Refused("no worker was free to send it in time", never_left=True)
-        return Unknown(f"{order.broker} did not answer within {self.patience.order:g} s")
-
-    async def _resolve(self, order: Order, left_at_least_seconds_ago: float = 0.0) -> Order:
-        """Looks until the order is found, or until it is proven that it cannot appear any more."""
-        loop = asyncio.get_running_loop()
-        broker = self.brokers[order.account]
-        proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_least_seconds_ago
-        not_found, pause = 0, self.patience.first_look
-        while True:
-            answer = await self._look_up(order)
-            if isinstance(answer, Found):
-                return await self._settle(order, answer.execution)
-            not_found = not_found + 1 if isinstance(answer, NotFound) else 0
-            if not_found >= NOT_FOUND_IN_A_ROW and loop.time() >= proven_at:
-                return await self._declare_absent(order)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, self.patience.longest_look)
-
-    async def _declare_absent(self, order: Order) -> Order:
-        note = f"{order.broker} does not know it, {NOT_FOUND_IN_A_ROW} times in a row and long enough after sending"
-        settled = await self._settle(order, Execution(OrderStatus.NOT_PLACED, note=note))
-        self._spawn(self._watch_for_late(settled), self._tasks)
-        return settled
-
-    async def _watch_for_late(self, order: Order) -> None:
-        """Absence was proven by the exchange's own time limits; should they lie, the books still learn the truth."""
-        for pause in self.patience.late:
-            await asyncio.sleep(pause)
-            answer = await self._look_up(order)
-            if isinstance(answer, Found):
-                log.error("%s turned up after it was declared not placed", order.client_order_id)
-                await self._see_to_the_end(await self._settle(order, answer.execution), None)
-                return
-
-    async def _follow(self, order: Order) -> None:
-        """A resting order, until it ends."""
-        loop = asyncio.get_running_loop()
-        known_at, not_found = loop.time(), 0
-        while order.status in RESTING:
-            await asyncio.sleep(self.patience.follow)
-            current = self.engine.books.orders.get(order.client_order_id)
-            if current is None:
-                return
-            answer = await self._look_up(current)
-            if isinstance(answer, Found):
-                known_at, not_found = loop.time(), 0
-                order = await self._settle(current, answer.execution)
-                if order.executed_quantity != current.executed_quantity:
-                    self._guardian.look_soon(order.instrument)
-            elif isinstance(answer, NotFound):
-                not_found += 1
-                if not_found >= FORGOTTEN_AFTER and loop.time() - known_at >= self.patience.forgotten:
-                    order = await self._settle(current, _forgotten(current))
-        self.market.refresh_soon(order.account)
-        self._guardian.look_soon(order.instrument)
-
-    async def _cancel(self, order: Order) -> None:
-        answer = await self._question(self.brokers[order.account].cancel, order)
-        if isinstance(answer, Found):
-            await self._settle(order, answer.execution)
-
-    async def _look_up(self, order: Order) -> LookUp:
-        broker = self.brokers.get(order.account)
-        if broker is None:
-            return NoAnswer(f"{order.broker} is not configured any more")
-        return await self._question(broker.look_up, order)
-
-    async def _question(self, question: Callable[[Order], LookUp], order: Order) -> LookUp:
-        try:
-            return await asyncio.wait_for(self._on_thread(question, order), self.patience.ask)
-        except TimeoutError:
-            return NoAnswer("no answer in time")
-        except Exception as exc:
-            log.exception("looking up %s failed", order.client_order_id)
-            return NoAnswer(type(exc).__name__)
-
-    async def _settle(self, order: Order, execution: Execution, never_left: bool = False) -> Order:
-        try:
-            return await self._written(lambda: self._desk.settle(order, execution, never_left))
-        except ValueError as exc:
-            # The exchange's records lag behind what it told before; the next look-up will know better.
-            log.warning("ignored: %s", exc)
-            return self.engine.books.orders.get(order.client_order_id, order)
-
-    async def _written(self, write: Callable[[], Order]) -> Order:
-        """An outcome is written until it is written: it happened, whatever the disk says."""
-        while True:
-            try:
-                order = await self._on_thread(write)
-                self.journal_problem = ""
-                return order
-            except JournalError as exc:
-                self.journal_problem = str(exc)
-                log.error("an outcome is not on the record yet: %s", exc)
-                await asyncio.sleep(self.patience.disk)
-
     # --- start and stop -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -504,22 +272,17 @@ class Trader:
             if isinstance(broker, PaperClient):
                 self._restore_paper(account, broker)
         for work in self.market.tasks(self._watched, lambda: self.engine.limits.allowed_symbols):
-            self._spawn(work, self._tasks)
-        self._spawn(self._keep_csvs(), self._tasks)
-        self._spawn(self._recover(), self._tasks)
+            self._workers.spawn(work)
+        self._workers.spawn(self._keep_csvs())
+        self._workers.spawn(self._recover())
 
     async def stop(self, seconds: float) -> None:
         """No new alerts; orders under way get so long to end. What is left is recovered at the next start."""
         self.stopping = True
-        if self._lives:
-            await asyncio.wait(set(self._lives), timeout=seconds)
-        await asyncio.wait({self._on_thread(self._keep_books)}, timeout=1)
-        left = {*self._lives, *self._tasks}
-        while left:
-            # asyncio.wait_for in Python 3.11 loses a cancellation that meets its result: cancel until it is heard.
-            for task in left:
-                task.cancel()
-            _, left = await asyncio.wait(left, timeout=0.1)
+        if self._workers.lives:
+            await asyncio.wait(set(self._workers.lives), timeout=seconds)
+        await asyncio.wait({self._workers.on_thread(self._keep_books)}, timeout=1)
+        await self._workers.stop()
 
     def _restore_paper(self, account: Account, paper: PaperClient) -> None:
         books = self.engine.books
@@ -536,56 +299,23 @@ class Trader:
         log.info("recovery: %d orders without an ending", len(orders))
         for order in orders:
             if order.status is OrderStatus.INTENT:
-                self._spawn(self._see_through(order, None), self._tasks)
-        resting = (self._catch_up_resting(order) for order in orders if order.status in RESTING)
-        await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
+                self._workers.spawn(self._orders.see_through(order, None))
+        resting = (self._orders.catch_up_resting(order) for order in orders if order.status in RESTING)
+        await asyncio.gather(*(self._orders.recover(order) for order in unsettled), *resting)
         for instrument in self._to_guard():
             self._guardian.look_soon(instrument)
-        self._spawn(self._keep_comparing(), self._tasks)
+        self._workers.spawn(self._keep_comparing())
         # An exchange that does not answer must not keep exits, and what is on paper, from being traded.
-        await asyncio.gather(_within(self.patience.facts, self._compared), self.market.first_look(self.patience.facts))
+        await asyncio.gather(within(self.patience.facts, self._compared), self.market.first_look(self.patience.facts))
         self.ready.set()
         log.info("recovery done")
-
-    async def _recover_order(self, order: Order) -> None:
-        """One answer from the exchange is enough to become ready: in doubt, the symbol stays closed for entries."""
-        answer = await self._look_up(order)
-        while isinstance(answer, NoAnswer):
-            log.warning("recovery of %s: %s", order.client_order_id, answer.reason)
-            await asyncio.sleep(self.patience.longest_look)
-            answer = await self._look_up(order)
-        if isinstance(answer, Found):
-            order = await self._settle(order, answer.execution)
-        elif order.status is OrderStatus.SENT:
-            note = "the program stopped before the outcome was known"
-            order = await self._settle(order, Execution(OrderStatus.UNKNOWN, note=note))
-        self._spawn(self._finish_recovered(order), self._tasks)
-
-    async def _catch_up_resting(self, order: Order) -> None:
-        """It may have filled meanwhile: books that do not know it would differ from the account."""
-        answer = await self._look_up(order)
-        if isinstance(answer, Found):
-            order = await self._settle(order, answer.execution)
-        self._spawn(self._follow(order), self._tasks)
-
-    async def _finish_recovered(self, order: Order) -> None:
-        if order.status is OrderStatus.UNKNOWN:
-            order = await self._resolve(order, self._left_at_least_seconds_ago(order))
-        await self._see_to_the_end(order, None)
-
-    def _left_at_least_seconds_ago(self, order: Order) -> float:
-        """An exit may have been sent again up to the crash itself, so its time starts anew."""
-        if not order.is_entry:
-            return 0.0
-        since_sent = (self._clock() - (order.sent_at or order.created_at)).total_seconds()
-        return max(0.0, since_sent - self.patience.slack)
 
     async def _keep_comparing(self) -> None:
         while True:
             await self._reconciler.compare()
             self._compared.set()
             self._compare_soon.clear()
-            await _within(self.patience.compare, self._compare_soon)
+            await within(self.patience.compare, self._compare_soon)
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
 
@@ -593,18 +323,18 @@ class Trader:
         """A file that was locked or full is caught up within seconds of being writable again."""
         while True:
             await asyncio.sleep(2)
-            await self._on_thread(self._signals_csv.catch_up)
-            await self._on_thread(self._trades_csv.catch_up)
-            await self._on_thread(self._keep_books)
+            await self._workers.on_thread(self._signals_csv.catch_up)
+            await self._workers.on_thread(self._trades_csv.catch_up)
+            await self._workers.on_thread(self._keep_books)
 
     def _keep_books(self) -> None:
         try:
-            if self.journal_problem:
+            if self.engine.journal_problem:
                 self.engine.probe()
-                self.journal_problem = ""
+                self.engine.journal_problem = ""
             self.engine.save_books()
         except JournalError as exc:
-            self.journal_problem = str(exc)
+            self.engine.journal_problem = str(exc)
 
     def _watched(self, account: Account) -> list[str]:
         positions = self.engine.books.positions.values()
@@ -618,21 +348,6 @@ class Trader:
 
     # --- threads and tasks ----------------------------------------------------------------------------------------
 
-    async def _ask(self, question: Callable[..., T], *args: object) -> T:
-        """A question to a broker with a total deadline. Raises BrokerError."""
-        try:
-            return await asyncio.wait_for(self._on_thread(question, *args), self.patience.ask)
-        except TimeoutError as exc:
-            raise BrokerError("no answer in time") from exc
-
-    def _on_thread(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args))
-
-    def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        group.add(task)
-        task.add_done_callback(partial(_ended, group))
-
 
 class _Hands:
     """What guardian and reconciler have done by the trader."""
@@ -642,39 +357,39 @@ class _Hands:
 
     async def look(self, instrument: Instrument) -> Guard:
         trader = self._trader
-        return await trader._on_thread(
+        return await trader._workers.on_thread(
             trader.engine.guard, instrument, trader.market.rules(instrument), trader._clock()
         )
 
     async def hand_over(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         trader = self._trader
-        job = trader._on_thread(trader._desk.protect, orders)
-        if await _is_done(job, trader.patience.order):
+        job = trader._workers.on_thread(trader._desk.protect, orders)
+        if await is_done(job, trader.patience.order):
             return job.result()
         return [Unknown("no answer in time") for _ in orders]
 
     async def settle(self, order: Order, outcome: Outcome) -> Order:
-        return await self._trader._settle(order, execution_of(outcome))
+        return await self._trader._orders.settle(order, execution_of(outcome))
 
     async def resolve(self, order: Order) -> Order:
-        return await self._trader._resolve(order)
+        return await self._trader._orders.resolve(order)
 
     async def cancel(self, order: Order) -> None:
-        await self._trader._cancel(order)
+        await self._trader._orders.cancel(order)
 
     def follow(self, order: Order) -> None:
-        self._trader._spawn(self._trader._follow(order), self._trader._tasks)
+        self._trader._workers.spawn(self._trader._orders.follow(order))
 
     async def ask(self, question: Callable[..., Any], *args: object) -> Any:
-        return await self._trader._ask(question, *args)
+        return await self._trader._workers.ask(question, *args)
 
     async def catch_up(self, order: Order) -> None:
-        answer = await self._trader._look_up(order)
+        answer = await self._trader._orders.look_up(order)
         if isinstance(answer, Found):
-            await self._trader._settle(order, answer.execution)
+            await self._trader._orders.settle(order, answer.execution)
 
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]:
-        return self._trader._on_thread(call, *args)
+        return self._trader._workers.on_thread(call, *args)
 
     def tell_owner(self, text: str) -> None:
         self._trader.tell_owner(text)
@@ -691,43 +406,3 @@ class _Hands:
         trader = self._trader
         trader.tell_owner(f"{instrument} at {instrument.broker} is closed, as it cannot be protected: {why}")
         await trader.handle(trader._close_alert(instrument, "unprotected"), trader.patience.order)
-
-
-async def _is_done(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Whether it is done within so many seconds. As asyncio.wait, for one future, without its detours."""
-    if future.done():
-        return True
-    loop = asyncio.get_running_loop()
-    either: asyncio.Future[None] = loop.create_future()
-    timer = loop.call_later(seconds, _set, either)
-    future.add_done_callback(partial(_set, either))
-    try:
-        await either
-    finally:
-        timer.cancel()
-    return future.done()
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        pass
-
-
-def _set(future: asyncio.Future[None], *_: object) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _ended(group: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
-    group.discard(task)
-    if not task.cancelled() and task.exception() is not None:
-        log.error("unforeseen", exc_info=task.exception())
-
-
-def _forgotten(order: Order) -> Execution:
-    """Binance wipes its testnet about once a month; what was executed before stays as it was told."""
-    note = f"{order.broker} does not know it any more; was the testnet reset?"
-    told = (order.exchange_order_id, order.executed_quantity, order.executed_quote, order.fees)
-    return Execution(OrderStatus.CANCELED, *told, note)

@@ -14,11 +14,11 @@ from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
 from models import Account, Market
+from orders import Patience
 from paper_client import PaperClient
 from paper_futures import PaperFutures
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
-from trader import Patience
 
 
 def utc_now() -> datetime:

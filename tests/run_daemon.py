@@ -24,10 +24,10 @@ import app
 import csv_logger
 import desk
 import journal
+import orders
 import paper_client
 import risk
 import sizing
-import trader
 import wiring
 from config import Settings
 
@@ -158,7 +158,7 @@ TROUBLES: dict[str, Callable[[], None]] = {
 }
 
 
-def prepare() -> trader.Patience:
+def prepare() -> orders.Patience:
     """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
     step = os.environ.get("TEST_CRASH_AT")
     if step:
@@ -169,7 +169,7 @@ def prepare() -> trader.Patience:
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
-    return trader.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
+    return orders.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 
 
 def run() -> None:
