@@ -1055,8 +1055,9 @@ def test_a_triggered_stop_whose_order_is_not_in_the_records_yet_is_no_answer(
     exchange.futures.set_price("BTCUSDT", 56000)
     exchange.fail_next("error", where="GET /fapi/v1/order", code=-2013)
     assert isinstance(client.look_up(stop), NoAnswer)
-    exchange.fail_next("other_symbol", where="GET /fapi/v1/order", executed=True)
-    assert isinstance(client.look_up(stop), NoAnswer)
+    for another in ({"orderId": 7}, {"symbol": "ETHUSDT", "orderId": exchange.futures.orders[-1].order_id}):
+        exchange.fail_next("garbage", where="GET /fapi/v1/order", body=json.dumps(REPLY | another))
+        assert isinstance(client.look_up(stop), NoAnswer)
     exchange.fail_next("garbage", where="GET /fapi/v1/userTrades", body="[]")
     assert isinstance(client.look_up(stop), NoAnswer)
     assert found(client, stop).execution.status is S.FILLED
@@ -1168,6 +1169,7 @@ def test_the_rules_of_all_symbols_are_one_question(exchange: FakeBinance, client
     with pytest.raises(UnknownSymbol):
         client.symbol_rules("NOPEUSDT")
     assert len(exchange.calls("GET /fapi/v1/exchangeInfo")) == 1
+    assert 50 < client._rows_until - time.monotonic() <= 60
     client._rows_until = 0.0  # a minute later
     exchange.futures.set_symbol("BTCUSDT", status="SETTLING")
     assert not client.symbol_rules("BTCUSDT").trading
@@ -1262,6 +1264,24 @@ def test_trades_are_told_by_order_whoever_sent_it(exchange: FakeBinance, client:
     assert (bought.position_side, bought.last_at.tzinfo) == ("", UTC)
     assert client.trades_since("BTCUSDT", sold.last_at + timedelta(milliseconds=1)) == []
     assert client.trades_since("ETHUSDT", since) == []
+
+
+def test_the_order_that_traded_last_is_told_last(exchange: FakeBinance, client: BinanceFutures) -> None:
+    placed(client, a_limit("59000"))
+    slow = exchange.futures.orders[0].order_id
+    exchange.futures.fill(slow, "0.004")
+    placed(client, an_order())
+    time.sleep(0.01)
+    exchange.futures.fill(slow, "0.006")
+    trades = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(seconds=5))
+    assert [trade.exchange_order_id == str(slow) for trade in trades] == [False, True]
+
+
+def test_a_moment_that_the_exchanges_clock_has_not_reached_is_asked_for_all_the_same(
+    exchange: FakeBinance, client: BinanceFutures
+) -> None:
+    assert client.trades_since("BTCUSDT", datetime.now(UTC) + timedelta(seconds=5)) == []
+    assert len(exchange.calls("GET /fapi/v1/userTrades")) == 1
 
 
 def test_trades_in_hedge_mode_name_the_side_of_the_position(exchange: FakeBinance, client: BinanceFutures) -> None:
