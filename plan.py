@@ -6,7 +6,7 @@ and what a "sell" does depends on what is held and on the position that the aler
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ SIGN = {Action.BUY: 1, Action.SELL: -1, "long": 1, "short": -1, "flat": 0}
 REACHED = Decimal("0.005")
 AIMS = {"open_long": 1, "reverse_long": 1, "open_short": -1, "reverse_short": -1}
 CLOSES = {"close_long": 1, "close_short": -1}
+OUT = frozenset({*CLOSES, "close", "reduce"})
 
 
 class Held(NamedTuple):
@@ -98,6 +99,18 @@ def wants_short(signal: Signal) -> bool:
 
 
 def _on_futures(signal: Signal, held: Held, default_size: Wish) -> Plan:
+    found = _meant(signal, held, default_size)
+    only_out = signal.reduce_only or signal.intent in OUT
+    return _without_entry(signal, found) if only_out else found
+
+
+def _without_entry(signal: Signal, found: Plan) -> Plan:
+    """An alert that says that it closes never opens, whatever else it says."""
+    legs = tuple(leg for leg in found.legs if leg.is_exit)
+    return replace(found, legs=legs) if legs else _not("no_position", f"No position to close: {signal.symbol} is flat")
+
+
+def _meant(signal: Signal, held: Held, default_size: Wish) -> Plan:
     side = SIGN.get(signal.action, 0)
     if signal.action is Action.CLOSE or signal.goes_flat:
         return _close(signal, held)
