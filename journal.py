@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from books import Decided, Event, OrderChanged, Switched
+from books import Decided, Event, OrderChanged, Overtook, Switched
 from codec import from_text, to_text
 from csv_logger import signal_row, trade_row
 from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
@@ -310,6 +310,8 @@ def _columns(event: Event) -> tuple[str | None, ...]:
     if isinstance(event, OrderChanged):
         order = event.order
         return at, "order", None, None, _thread(order), order.symbol, order.strategy, body
+    if isinstance(event, Overtook):
+        return at, "overtook", None, None, None, event.symbol, None, body
     return at, "switched", None, None, None, None, None, body
 
 
@@ -339,4 +341,6 @@ def _event(kind: str, body: str) -> Event:
         return from_text(Decided, body)
     if kind == "order":
         return from_text(OrderChanged, body)
+    if kind == "overtook":
+        return from_text(Overtook, body)
     return from_text(Switched, body)
