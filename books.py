@@ -89,8 +89,8 @@ class Missed:
             words = (signal.prev_market_position, signal.market_position)
             return self.held != self.said and words == (self.held, self.said)
         # What is held is rounded to the exchange's step, what the strategy says is not.
-        nearer = abs(before - self.held_size) < abs(before - self.said_size)
-        return nearer and is_near(after, self.said_size)
+        begins_there = abs(before - self.held_size) * 2 < abs(self.said_size - self.held_size)
+        return begins_there and is_near(after, self.said_size)
 
 
 @dataclass(frozen=True, slots=True)
