@@ -36,7 +36,9 @@ from portfolio import Position, Trade, after_trade
 RECENT = timedelta(seconds=30)
 
 
+# By so much what is held may differ from what the strategy counts, and be meant: by fees, and by rounding to steps.
 FEES_MAKE_UP = Decimal("0.005")
+STEPS_MAKE_UP = Decimal("0.1")
 WORDS = {1: "long", -1: "short", 0: "flat"}
 NEVER_EXISTED = frozenset({OrderStatus.NOT_PLACED, OrderStatus.REJECTED})
 
@@ -89,8 +91,7 @@ class Missed:
             words = (signal.prev_market_position, signal.market_position)
             return self.held != self.said and words == (self.held, self.said)
         # What is held is rounded to the exchange's step, what the strategy says is not.
-        begins_there = abs(before - self.held_size) * 2 < abs(self.said_size - self.held_size)
-        return begins_there and is_near(after, self.said_size)
+        return is_near(before, self.held_size, STEPS_MAKE_UP) and is_near(after, self.said_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +303,9 @@ def missed_before(
     return Missed(word, said, at, followed, held, size)
 
 
-def is_near(one: Decimal, other: Decimal) -> bool:
-    """Apart by what fees may make up."""
-    return abs(one - other) <= max(abs(one), abs(other)) * FEES_MAKE_UP
+def is_near(one: Decimal, other: Decimal, share: Decimal = FEES_MAKE_UP) -> bool:
+    """Apart by no more than this share of them."""
+    return abs(one - other) <= max(abs(one), abs(other)) * share
 
 
 def _with_cooldown(books: Books, order: Order) -> Mapping[CooldownKey, datetime]:

@@ -839,6 +839,7 @@ def closed_first(seconds_ago: float = 1, *, followed: bool = True, held: str = "
         (closed_first(), {"position_size": D("4.01")}, True),
         (closed_first(), {"position_size": D(5), "quantity": D(2)}, False),  # a new one, to another size
         (closed_first(), {"quantity": D(4)}, False),  # a new one, from nothing
+        (closed_first(held="0"), {"quantity": D(3)}, False),  # and from a part of it
         (closed_first(followed=False), {}, True),
     ],
 )
