@@ -22,11 +22,13 @@ from models import (
     Execution,
     Fee,
     Instrument,
+    Market,
     Order,
     OrderStatus,
     Protection,
     ProtectionWish,
     Side,
+    Signal,
 )
 from portfolio import Position, Trade, after_trade
 
@@ -34,6 +36,9 @@ from portfolio import Position, Trade, after_trade
 RECENT = timedelta(seconds=30)
 
 
+# By so much what is held may differ from what the strategy counts, and be meant: by fees, and by rounding to steps.
+FEES_MAKE_UP = Decimal("0.005")
+STEPS_MAKE_UP = Decimal("0.1")
 WORDS = {1: "long", -1: "short", 0: "flat"}
 NEVER_EXISTED = frozenset({OrderStatus.NOT_PLACED, OrderStatus.REJECTED})
 
@@ -89,16 +94,48 @@ class Preference:
     since: datetime
 
 
-Event = Decided | OrderChanged | Switched | Preferred
-
-
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """When an alert came, its strategy had been `said` (long, short, flat) and `held` was something else."""
+    """When an alert came, its strategy had been `said` (long, short, flat) and `held` was something else.
+
+    Sizes in base units, signed, where they are known. `followed`: the alert that came led to an order.
+    """
 
     held: str
     said: str
     at: datetime
+    followed: bool = True
+    held_size: Decimal | None = None
+    said_size: Decimal | None = None
+    fired_at: datetime | None = None  # the alert that came
+
+    def is_it(self, signal: Signal) -> bool:
+        """Whether it is the alert that was missing: from what was held to what the strategy had."""
+        if self.fired_at is not None and signal.fired_at is not None and signal.fired_at > self.fired_at:
+            return False  # both say when they fired, and it came after
+        before, after = signal.size_before, signal.size_after
+        if before is None or after is None or self.held_size is None or self.said_size is None:
+            words = (signal.prev_market_position, signal.market_position)
+            return self.held != self.said and words == (self.held, self.said)
+        # What is held is rounded to the exchange's step, what the strategy says is not.
+        return is_near(before, self.held_size, STEPS_MAKE_UP) and is_near(after, self.said_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Overtook:
+    """An alert had nothing to do, as another one should have come before it: should that one come now, it is late."""
+
+    broker: str
+    market: Market
+    symbol: str
+    missed: Missed
+
+    @property
+    def at(self) -> datetime:
+        return self.missed.at
+
+
+Event = Decided | OrderChanged | Switched | Preferred | Overtook
 
 
 CooldownKey = tuple[Instrument, Side]  # the action of the entry
@@ -239,6 +276,10 @@ def fold(books: Books, event: Event) -> Books:
         return replace(books, paused=event.paused)
     if isinstance(event, Preferred):
         return replace(books, preferences=_with_changes(books.preferences, event))
+    if isinstance(event, Overtook):
+        return replace(
+            books, missed={**books.missed, Instrument(event.broker, event.market, event.symbol): event.missed}
+        )
     books = books.as_of(event.at)
     if isinstance(event, Decided):
         return _with_decision(books, event.record)
@@ -289,10 +330,27 @@ def _with_decision(books: Books, record: DecisionRecord) -> Books:
 
 
 def _with_missed(books: Books, record: DecisionRecord, instrument: Instrument) -> Mapping[Instrument, Missed]:
-    said = record.signal.prev_market_position if record.signal else None
-    if books.disagrees(instrument, said) and said is not None:
-        return {**books.missed, instrument: Missed(books.word(instrument), said, record.decided_at)}
+    missed = missed_before(books, instrument, record.signal, record.decided_at) if record.signal else None
+    if missed is not None:
+        return {**books.missed, instrument: missed}
     return {i: missed for i, missed in books.missed.items() if i != instrument} if books.missed else books.missed
+
+
+def missed_before(
+    books: Books, instrument: Instrument, signal: Signal, at: datetime, *, followed: bool = True
+) -> Missed | None:
+    """What the strategy had before this alert, where that is not what is held."""
+    word, size = books.word(instrument), signal.size_before
+    held = None if books.unsettled(instrument) else books.held(instrument)
+    said = signal.prev_market_position or (word if size is None else WORDS[(size > 0) - (size < 0)])
+    if not books.disagrees(instrument, said) and (size is None or held is None or is_near(size, held)):
+        return None
+    return Missed(word, said, at, followed, held, size, signal.fired_at)
+
+
+def is_near(one: Decimal, other: Decimal, share: Decimal = FEES_MAKE_UP) -> bool:
+    """Apart by no more than this share of them."""
+    return abs(one - other) <= max(abs(one), abs(other)) * share
 
 
 def _with_cooldown(books: Books, order: Order) -> Mapping[CooldownKey, datetime]:

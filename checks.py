@@ -168,16 +168,24 @@ def overtaken(case: Case) -> Verdict:
     """Two alerts may arrive in the other order: the later one was followed already, the earlier one has no work left.
 
     A strategy went from long over flat to short. Its second alert came first and did both; should the first one, that
-    closes the long, now close the short?
+    closes the long, now close the short? Or an exit came first and found nothing to close: should the entry, late, open
+    what nobody will close? Where the later alert led to nothing, a way out passes all the same: it may be a new one.
     """
     missed = case.books.missed.get(case.instrument)
     signal = case.signal
     if missed is None or case.by_owner or (case.now - missed.at).total_seconds() > OVERTAKEN_SECONDS:
         return _passed("overtaken", "No later alert came before this one")
-    if (signal.prev_market_position, signal.market_position) != (missed.held, missed.said):
+    if not missed.is_it(signal):
         return _passed("overtaken", "It is not the alert that was missed before")
-    step = f"from {missed.held} to {missed.said}"
-    return _refused("overtaken", f"Overtaken: the alert that came after this one ({step}) was already followed")
+    if case.is_exit and not missed.followed:
+        return _not_for_exits("overtaken")
+    step = f"from {_told(missed.held_size, missed.held)} to {_told(missed.said_size, missed.said)}"
+    did = "was already followed" if missed.followed else "was here already, and found it not done"
+    return _refused("overtaken", f"Overtaken: the alert that came after this one ({step}) {did}")
+
+
+def _told(size: Decimal | None, word: str) -> str:
+    return word if size is None or word == "flat" else f"{word} {plain(abs(size))}"
 
 
 def alert_is_fresh(case: Case) -> Verdict:

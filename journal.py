@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from books import Decided, Event, OrderChanged, Preferred, Switched
+from books import Decided, Event, OrderChanged, Overtook, Preferred, Switched
 from codec import from_text, to_text
 from csv_logger import signal_row, trade_row
 from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
@@ -310,6 +310,8 @@ def _columns(event: Event) -> tuple[str | None, ...]:
     if isinstance(event, OrderChanged):
         order = event.order
         return at, "order", None, None, _thread(order), order.symbol, order.strategy, body
+    if isinstance(event, Overtook):
+        return at, "overtook", None, None, None, event.symbol, None, body
     kind = "preferred" if isinstance(event, Preferred) else "switched"
     return at, kind, None, None, None, None, None, body
 
@@ -342,4 +344,6 @@ def _event(kind: str, body: str) -> Event:
         return from_text(OrderChanged, body)
     if kind == "preferred":
         return from_text(Preferred, body)
+    if kind == "overtook":
+        return from_text(Overtook, body)
     return from_text(Switched, body)

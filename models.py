@@ -174,6 +174,19 @@ class Signal:
         """The alert's stated target is to hold nothing."""
         return self.action is Action.CLOSE or self.market_position == "flat" or self.position_size == ZERO
 
+    @property
+    def size_after(self) -> Decimal | None:
+        """The strategy's position after the order, signed, where the alert tells."""
+        return ZERO if self.market_position == "flat" else self.position_size
+
+    @property
+    def size_before(self) -> Decimal | None:
+        """The strategy's position before the order, signed, where the alert tells what both became of."""
+        way = {Action.BUY: 1, Action.SELL: -1}.get(self.action)
+        if self.size_after is None or self.quantity is None or way is None:
+            return None
+        return self.size_after - way * self.quantity
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolRules:

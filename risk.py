@@ -13,7 +13,19 @@ from decimal import Decimal
 
 import intents
 import protection
-from books import Books, Change, Decided, Event, OrderChanged, Preferred, Switched, advanced, fold
+from books import (
+    Books,
+    Change,
+    Decided,
+    Event,
+    OrderChanged,
+    Overtook,
+    Preferred,
+    Switched,
+    advanced,
+    fold,
+    missed_before,
+)
 from case import Case, Limits
 from checks import judge, judge_all, missed_alert
 from intents import new_id
@@ -123,7 +135,7 @@ class RiskEngine:
             # Looked at here and not before: around midnight, who waited for the lock must count to the day he enters.
             now = clock()
             record = self._duplicate(books, request.alert, now) or self._judged(books, request.alert, request.view, now)
-            return [Decided(record)], record
+            return [Decided(record), *_overtook(books, request.alert, record)], record
 
         return step
 
@@ -333,3 +345,11 @@ class RiskEngine:
             halted=self.halted or in_force.problem,
             by_owner=alert.by_owner,
         )
+
+
+def _overtook(books: Books, alert: Alert, record: DecisionRecord) -> Sequence[Overtook]:
+    """An exit before its entry has nothing to close: the entry must not open what nobody would close again."""
+    if record.check not in ("no_position", "target") or alert.by_owner:
+        return ()
+    missed = missed_before(books, alert.instrument, alert.signal, record.decided_at, followed=False)
+    return () if missed is None else (Overtook(*alert.instrument, missed),)

@@ -132,7 +132,10 @@ class Daemon:
 
     def _signal(self, number: int) -> None:
         if self.is_alive():
-            os.kill(self.pid, number)
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                return  # it died by itself in this very moment
             self.wait_until_dead()
 
     def restart(self) -> Daemon:

@@ -116,9 +116,10 @@ def entered(seconds_ago: float) -> Books:
     return Books(day=NOW.date(), last_accepted={(at("BTCUSDT"), Side.BUY): fired(seconds_ago)})
 
 
-def overtook(seconds_ago: float) -> Books:
+def overtook(seconds_ago: float, **changes: Any) -> Books:
     """The alert from flat to short was followed while a long was held; the one from long to flat had not come."""
-    return Books(day=NOW.date(), missed={at("BTCUSDT"): Missed("long", "flat", fired(seconds_ago))})
+    missed = Missed("long", "flat", fired(seconds_ago))
+    return Books(day=NOW.date(), missed={at("BTCUSDT"): replace(missed, **changes)})
 
 
 FUTURES: dict[str, Any] = {"traded_on": Market.FUTURES}
@@ -155,6 +156,13 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         checks.overtaken,
         {"books": overtook(1)} | BEHIND | {"prev_market_position": "short"},
         {"books": overtook(1)} | BEHIND,
+        "overtaken",
+        "Overtaken",
+    ),
+    (
+        checks.overtaken,
+        {"books": overtook(1, fired_at=fired(3)), "fired_at": fired(2.999)} | BEHIND,
+        {"books": overtook(1, fired_at=fired(3)), "fired_at": fired(3)} | BEHIND,
         "overtaken",
         "Overtaken",
     ),
@@ -824,3 +832,45 @@ def test_no_exit_sells_more_than_is_held_or_stated(
 )
 def test_a_strategy_that_believes_in_another_position_is_told_of(said: str | None, books: Books, note: str) -> None:
     assert missed_alert(a_case(prev_market_position=said, books=books)) == note
+
+
+# --- alerts that come late ----------------------------------------------------------------------------------------
+
+# A strategy that went from 3 over 4 to nothing; the alert that closed 4 came first, while 3 were held.
+LATE: dict[str, Any] = FUTURES | {"quantity": D(1), "position_size": D(4), "market_position": "long"}
+
+
+def closed_first(seconds_ago: float = 1, *, followed: bool = True, held: str = "3") -> Books:
+    missed = Missed("long", "long", fired(seconds_ago), followed, D(held), D(4))
+    return Books(day=NOW.date(), missed={at("BTCUSDT", Market.FUTURES): missed})
+
+
+@pytest.mark.parametrize(
+    ("books", "alert", "is_late"),
+    [
+        (closed_first(), {}, True),
+        (closed_first(31), {}, False),
+        (closed_first(held="2.95"), {}, True),  # what is held is rounded
+        (closed_first(), {"position_size": D("4.01")}, True),
+        (closed_first(), {"position_size": D(5), "quantity": D(2)}, False),  # a new one, to another size
+        (closed_first(), {"quantity": D(4)}, False),  # a new one, from nothing
+        (closed_first(held="0"), {"quantity": D(3)}, False),  # and from a part of it
+        (closed_first(followed=False), {}, True),
+    ],
+)
+def test_a_late_alert_is_known_by_the_sizes_that_it_leads_from_and_to(
+    books: Books, alert: dict[str, Any], is_late: bool
+) -> None:
+    assert checks.overtaken(a_case(books=books, **LATE | alert)).passed is not is_late
+
+
+def test_where_the_later_alert_led_to_nothing_only_entries_are_too_late() -> None:
+    books = replace(
+        overtook(1),
+        missed={at("BTCUSDT"): Missed("long", "flat", fired(1), followed=False)},
+        positions=holding().positions,
+    )
+    assert checks.overtaken(a_case(books=books, **BEHIND)).passed
+    books = replace(books, missed={at("BTCUSDT"): Missed("flat", "long", fired(1), followed=False)})
+    late = a_case(books=books, prev_market_position="flat", market_position="long")
+    assert not checks.overtaken(late).passed
