@@ -447,6 +447,9 @@ class Trader:
                 if not_found >= FORGOTTEN_AFTER and loop.time() - known_at >= self.patience.forgotten:
                     order = await self._settle(current, _forgotten(current))
         self.market.refresh_soon(order.account)
+        if order.is_protection and order.status is not OrderStatus.FILLED:
+            # It may have ended because somebody closed the position: then there is nothing to protect any more.
+            await self._reconciler.take_over_missing(order.account)
         self._guardian.look_soon(order.instrument)
 
     async def _cancel(self, order: Order) -> None:
@@ -533,9 +536,10 @@ class Trader:
                 self._spawn(self._see_through(order, None), self._tasks)
         resting = (self._catch_up_resting(order) for order in orders if order.status in RESTING)
         await asyncio.gather(*(self._recover_order(order) for order in unsettled), *resting)
+        # What somebody closed meanwhile needs no protection.
+        await self._reconciler.compare()
         for instrument in self._to_guard():
             self._guardian.look_soon(instrument)
-        await self._reconciler.compare()
         await self.market.first_look(self.patience.facts)
         self.ready.set()
         log.info("recovery done")
@@ -659,10 +663,11 @@ class _Hands:
     async def ask(self, question: Callable[..., Any], *args: object) -> Any:
         return await self._trader._ask(question, *args)
 
-    async def catch_up(self, order: Order) -> None:
+    async def catch_up(self, order: Order) -> bool:
         answer = await self._trader._look_up(order)
         if isinstance(answer, Found):
             await self._trader._settle(order, answer.execution)
+        return isinstance(answer, Found)
 
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]:
         return self._trader._on_thread(call, *args)
