@@ -75,7 +75,7 @@ class Reconciler:
         self._lock = asyncio.Lock()
 
     async def take_over_missing(self, account: Account) -> None:
-        """What somebody closed at the exchange is closed in the books; what cannot be told now waits for the next time."""
+        """What somebody closed at the exchange is closed in the books; what cannot be told now waits."""
         broker = self._brokers[account]
         if broker.is_local:
             return
