@@ -219,13 +219,13 @@ class Journal:
         )
         return from_text(OrderChanged, found[0][0]).order if found else None
 
-    def exchange_order_ids(self, symbol: str, since: datetime) -> set[str]:
-        """Of the orders that changed since then, as the exchange calls them."""
+    def orders_changed(self, symbol: str, since: datetime) -> list[Order]:
+        """Every order's states since then, oldest first."""
         found = self._read(
             "SELECT body FROM events WHERE kind = 'order' AND symbol = ? AND at >= ?",
             (symbol, since.astimezone(UTC).isoformat()),
         )
-        return {from_text(OrderChanged, body).order.exchange_order_id for (body,) in found}
+        return [from_text(OrderChanged, body).order for (body,) in found]
 
     def executions(
         self, limit: int, symbol: str | None = None, strategy: str | None = None, since: datetime | None = None

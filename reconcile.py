@@ -8,12 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
 
 from broker import Balance, Broker, BrokerError
-from models import RESTING, ZERO, Account, HeldThere, Instrument, Market, Order, RestsThere, Side, plain
+from journal import JournalError
+from models import (
+    RESTING,
+    ZERO,
+    Account,
+    Fee,
+    HeldThere,
+    Instrument,
+    Market,
+    Order,
+    RestsThere,
+    Side,
+    TradedThere,
+    plain,
+)
 from portfolio import Position
 from risk import RiskEngine
 
@@ -32,8 +47,8 @@ class Hands(Protocol):
     async def ask(self, question: Callable[..., Any], *args: object) -> Any:
         """Raises BrokerError."""
 
-    async def catch_up(self, order: Order) -> None:
-        """The books know how it stands."""
+    async def catch_up(self, order: Order) -> bool:
+        """Whether the exchange told how it stands, so that the books know it."""
 
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]: ...
     def tell_owner(self, text: str) -> None: ...
@@ -41,7 +56,7 @@ class Hands(Protocol):
 
 
 class Reconciler:
-    """`drift`: the rows for /status. One comparison at a time, on the event loop."""
+    """`drift`: the rows for /status. One comparison at a time, on the event loop; who comes meanwhile waits."""
 
     def __init__(
         self,
@@ -58,15 +73,31 @@ class Reconciler:
         self._clock = clock
         self._second_look_seconds = second_look_seconds
         self._strays: set[tuple[Account, str]] = set()
+        self._lock = asyncio.Lock()
+
+    async def take_over_missing(self, account: Account) -> None:
+        """What somebody closed at the exchange is closed in the books; what cannot be told now waits."""
+        broker = self._brokers[account]
+        if broker.is_local:
+            return
+        async with self._lock:
+            try:
+                await self._take_over_missing(account, broker)
+            except (BrokerError, JournalError) as exc:
+                log.warning("the positions were not compared with %s: %s", account, exc)
 
     async def compare(self) -> None:
+        async with self._lock:
+            await self._compare_all()
+
+    async def _compare_all(self) -> None:
         drift: list[Row] = []
         for account, broker in self._brokers.items():
             if broker.is_local:
                 continue
             try:
                 drift += await self._compare(account, broker)
-            except BrokerError as exc:
+            except (BrokerError, JournalError) as exc:
                 log.warning("the books were not compared with %s: %s", account, exc)
                 drift += [row for row in self.drift if (row["broker"], row["market"]) == account]
         for row in drift:
@@ -75,17 +106,23 @@ class Reconciler:
         self.drift = drift
 
     async def _compare(self, account: Account, broker: Broker) -> list[Row]:
-        missing = await self._missing(account, broker)
-        if missing:
-            # A stop that was triggered a moment ago is no work of the owner's: first every order of ours has its say.
-            for order in [o for o in self._engine.books.orders.values() if o.instrument in missing]:
-                if order.status in RESTING:
-                    await self._hands.catch_up(order)
-            await asyncio.sleep(self._second_look_seconds)
-            again = await self._missing(account, broker)
-            for instrument in [i for i, quantity in again.items() if missing.get(i) == quantity]:
-                await self._take_over(instrument, broker, again[instrument])
+        await self._take_over_missing(account, broker)
         return await self._rows(account, broker) + await self._strays_at(account, broker)
+
+    async def _take_over_missing(self, account: Account, broker: Broker) -> None:
+        missing = await self._missing(account, broker)
+        if not missing:
+            return
+        await asyncio.sleep(self._second_look_seconds)
+        # A stop that was triggered a moment ago is no work of the owner's: first every order of ours has its say.
+        heard = [instrument for instrument in missing if await self._has_heard(instrument)]
+        again = await self._missing(account, broker)
+        for instrument in heard:
+            if again.get(instrument) == missing[instrument]:
+                await self._take_over(instrument, broker, missing[instrument])
+
+    async def _has_heard(self, instrument: Instrument) -> bool:
+        return all([await self._hands.catch_up(order) for order in self._engine.books.resting(instrument)])
 
     # --- positions ------------------------------------------------------------------------------------------------
 
@@ -149,10 +186,12 @@ class Reconciler:
         opens = Side.SELL if position.is_short else Side.BUY
         now = self._clock()
         since = self._engine.books.last_entry_at(instrument, opens) or now - LOOK_BACK
-        ours = await self._hands.run(self._engine.own_order_ids, instrument, since)
-        for trade in await self._hands.ask(broker.trades_since, instrument.symbol, since):
-            by_hand = trade.exchange_order_id not in ours and trade.side is closes
-            if missing <= 0 or not by_hand or trade.position_side not in ("", position.side):
+        on_record: list[Order] = await self._hands.run(self._engine.on_record, instrument, since)
+        for listed in await self._hands.ask(broker.trades_since, instrument.symbol, since):
+            trade = _not_booked(listed, on_record, since)
+            if missing <= 0 or trade is None or trade.side is not closes:
+                continue
+            if trade.position_side not in ("", position.side):
                 continue
             taken = await self._hands.run(self._engine.take_over, instrument, trade, missing, self._clock())
             missing -= taken.executed_quantity
@@ -180,6 +219,29 @@ class Reconciler:
             else:
                 rows.append(_row(account, one.symbol, "", ZERO, ZERO) | {"order": one.client_order_id})
         return rows
+
+
+def _not_booked(trade: TradedThere, on_record: Sequence[Order], since: datetime) -> TradedThere | None:
+    """Nothing of our own orders; of one by hand that was taken over before, what it traded since.
+
+    What was traded before `since` is not listed, so what was taken over of it does not count either.
+    """
+    same = (o for o in on_record if o.exchange_order_id == trade.exchange_order_id)
+    before = {o.client_order_id: o for o in same if o.leg != "by_hand" or o.created_at >= since}.values()
+    if not before:
+        return trade
+    if any(order.leg != "by_hand" for order in before) or trade.last_at <= max(order.created_at for order in before):
+        return None
+    left = trade.quantity - sum((order.executed_quantity for order in before), ZERO)
+    if left <= 0:
+        return None
+    paid = {fee.asset: sum((order.fee_in(fee.asset) for order in before), ZERO) for fee in trade.fees}
+    return replace(
+        trade,
+        quantity=left,
+        quote=trade.quote - sum((order.executed_quote for order in before), ZERO),
+        fees=tuple(Fee(fee.asset, fee.amount - paid[fee.asset]) for fee in trade.fees),
+    )
 
 
 def _shared_out(positions: Sequence[Position], balances: Mapping[str, Balance]) -> dict[Instrument, Decimal]:

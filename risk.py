@@ -232,9 +232,9 @@ class RiskEngine:
 
         return self._ledger.run(step)
 
-    def own_order_ids(self, instrument: Instrument, since: datetime) -> set[str]:
-        """The exchange's ids of our orders that changed since then. Raises JournalError."""
-        return self._journal.exchange_order_ids(instrument.symbol, since)
+    def on_record(self, instrument: Instrument, since: datetime) -> list[Order]:
+        """Our orders that changed since then, and those by hand that were taken over. Raises JournalError."""
+        return [o for o in self._journal.orders_changed(instrument.symbol, since) if o.instrument == instrument]
 
     def has_ended(self, symbol: str, client_order_id: str) -> bool:
         """Whether it is on our record as an order that has ended. Raises JournalError."""

@@ -155,10 +155,18 @@ class Trader:
         return self._orders.latencies_ms
 
     def _order_changed(self, order: Order) -> None:
+        if order.is_protection and order.has_ended and order.status is not OrderStatus.FILLED:
+            self._workers.spawn(self._after_lost_protection(order))
+            return
         self._guardian.look_soon(order.instrument)
         if order.status is OrderStatus.REJECTED and not order.is_entry:
             # Perhaps it was closed by hand: then the books should know, not in a minute.
             self._compare_soon.set()
+
+    async def _after_lost_protection(self, order: Order) -> None:
+        """It may have ended because somebody closed the position: then there is nothing to protect any more."""
+        await self._reconciler.take_over_missing(order.account)
+        self._guardian.look_soon(order.instrument)
 
     async def _life(self, alert: Alert, ticket: Ticket) -> None:
         await self._until_ready(alert, ticket)
@@ -262,8 +270,6 @@ class Trader:
         self._desk.write_signals()
         return record
 
-    # --- the life of an order -------------------------------------------------------------------------------------
-
     # --- start and stop -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -302,17 +308,21 @@ class Trader:
                 self._workers.spawn(self._orders.see_through(order, None))
         resting = (self._orders.catch_up_resting(order) for order in orders if order.status in RESTING)
         await asyncio.gather(*(self._orders.recover(order) for order in unsettled), *resting)
-        for instrument in self._to_guard():
-            self._guardian.look_soon(instrument)
         self._workers.spawn(self._keep_comparing())
         # An exchange that does not answer must not keep exits, and what is on paper, from being traded.
         await asyncio.gather(within(self.patience.facts, self._compared), self.market.first_look(self.patience.facts))
+        # Only now: what somebody closed meanwhile needs no protection.
+        for instrument in self._to_guard():
+            self._guardian.look_soon(instrument)
         self.ready.set()
         log.info("recovery done")
 
     async def _keep_comparing(self) -> None:
         while True:
-            await self._reconciler.compare()
+            try:
+                await self._reconciler.compare()
+            except Exception:
+                log.exception("the books were not compared with the accounts")
             self._compared.set()
             self._compare_soon.clear()
             await within(self.patience.compare, self._compare_soon)
@@ -383,10 +393,11 @@ class _Hands:
     async def ask(self, question: Callable[..., Any], *args: object) -> Any:
         return await self._trader._workers.ask(question, *args)
 
-    async def catch_up(self, order: Order) -> None:
+    async def catch_up(self, order: Order) -> bool:
         answer = await self._trader._orders.look_up(order)
         if isinstance(answer, Found):
             await self._trader._orders.settle(order, answer.execution)
+        return isinstance(answer, Found)
 
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]:
         return self._trader._workers.on_thread(call, *args)

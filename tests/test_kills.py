@@ -32,7 +32,8 @@ from harness import (
     can_connect,
     eventually,
 )
-from run_daemon import STEPS
+from run_daemon import PROTECTION_STEPS, STEPS
+from scenes import Scene
 
 Alert = dict[str, Any]
 
@@ -408,6 +409,67 @@ def test_killed_again_and_again_while_it_recovers_it_finds_the_one_order(lane: C
     assert_one_order_at_most(there, symbol, "BUY", "after the broker's answer")
     assert_records_are_whole(there)
     assert_books_equal_the_exchange(there)
+
+
+STOP_AND_PROFIT: Alert = {"stop_loss": 39200, "take_profit": 41600}
+WITH_A_LOST_REPLY = [("while the protection is under way", True), ("after the protection is cancelled", True)]
+PROTECTION_POSTS = {"spot": "POST /api/v3/orderList/oco", "futures": "POST /fapi/v1/algoOrder"}
+PROTECTION_DELETES = {"spot": "DELETE /api/v3/order", "futures": "DELETE /fapi/v1/algoOrder"}
+
+
+@pytest.mark.parametrize(("step", "lost"), [*((step, False) for step in PROTECTION_STEPS), *WITH_A_LOST_REPLY])
+def test_killed_around_its_protection_a_position_has_exactly_one_set_or_is_closed(
+    step: str, lost: bool, scene: Callable[..., Scene]
+) -> None:
+    cancelling = step.endswith("cancelled")
+    waits = {"slack": SLACK_SECONDS}
+    scenes = [scene(kind, waits, test_absence_seconds=ABSENCE_SECONDS) for kind in PROTECTION_POSTS]
+    with ThreadPoolExecutor(2) as both:
+        for running in [both.submit(kill_around_protection, there, step, cancelling, lost) for there in scenes]:
+            running.result()
+
+
+def kill_around_protection(there: Scene, step: str, cancelling: bool, lost: bool) -> None:
+    entry: Alert = {"action": "buy", "quantity": "0.01", **STOP_AND_PROFIT}
+    alert: Alert = {"action": "close"} if cancelling else entry
+    if cancelling:
+        there.enter(**STOP_AND_PROFIT)
+        there.wait_for(*there.protected(**STOP_AND_PROFIT))
+    there.daemon.kill()
+    with starting:
+        there.daemon.start(crash_at=step)
+    if lost:
+        where = PROTECTION_DELETES if cancelling else PROTECTION_POSTS
+        there.fake.fail_next("reset", where[there.kind], executed=True)
+    try:
+        there.post(**alert)
+    except (OSError, HTTPException, ValueError):
+        pass
+    there.daemon.wait_until_dead(5)
+    count_kill(step)
+    there.fake.clear_faults()
+    with starting:
+        there.daemon.start()
+    assert there.post(**alert)["decision"] == "DUPLICATE"
+    if cancelling:
+        there.wait_until_flat()
+    else:
+        there.wait_for(*there.protected(**STOP_AND_PROFIT))
+        there.move(39100)
+        there.wait_until_flat()
+    assert_sold_once(there)
+
+
+def assert_sold_once(there: Scene) -> None:
+    sides = Counter(order.side for order in there.orders() if order.executed)
+    assert sides == {"BUY": 1, "SELL": 1}
+    assert set(there.fake.algo_posts_by_client_id.values()) <= {1}
+    rows = there.rows()
+    endings = Counter(row["ClientOrderID"] for row in rows if row["Status"] in ENDINGS)
+    assert endings == dict.fromkeys((row["ClientOrderID"] for row in rows), 1), "an intent without its one ending"
+    assert_csvs_equal_journal(there.daemon)
+    status = there.status()
+    assert (status["drift"], status["halted"], status["notices"]) == ([], "", [])
 
 
 def test_there_were_at_least_a_hundred_kills() -> None:
