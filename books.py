@@ -408,6 +408,8 @@ def _executed(books: Books, before: Order | None, order: Order) -> tuple[Positio
         order.broker, order.symbol, order.rules, market=order.market
     )
     after, realized = after_trade(position.under(order.rules), trade)
+    if after.is_short is not position.is_short and after.protection is not None:
+        after = replace(after, protection=None)  # it was meant for the other side
     return _with_protection(after, order), realized
 
 

@@ -218,7 +218,8 @@ class PaperClient:
         self._move(order.rules.quote_asset, -sign * quote)
         self._move(fee.asset, -fee.amount)
         identity = self._orders[order.client_order_id][1].exchange_order_id
-        filled = Execution(OrderStatus.FILLED, identity, quantity, quote, (fee,))
+        status = OrderStatus.FILLED if quantity else OrderStatus.EXPIRED
+        filled = Execution(status, identity, quantity, quote, (fee,) if fee.amount else ())
         self._orders[order.client_order_id] = (order, filled)
 
     def _move(self, asset: str, change: Decimal) -> None:

@@ -91,7 +91,8 @@ class PaperFutures(PaperClient):
         quantity = min(quantity or ZERO, most) if most is not None else quantity or ZERO
         fee = quantity * price * FEE_RATE
         self._free[QUOTE] -= fee
-        self._open[order.symbol] = self._after(held, sign * quantity, price, order.leverage)
+        leverage = order.leverage if order.is_entry else held.leverage
+        self._open[order.symbol] = self._after(held, sign * quantity, price, leverage)
         if not self._open[order.symbol].signed:
             del self._open[order.symbol]
         identity = self._orders[order.client_order_id][1].exchange_order_id
@@ -110,5 +111,5 @@ class PaperFutures(PaperClient):
             held = replace(held, signed=held.signed - sign * closing, value=held.value - opened_for)
             change += sign * closing
         if not change:
-            return held
+            return replace(held, leverage=leverage)
         return _Open(held.signed + change, held.value + abs(change) * price, leverage)

@@ -36,6 +36,7 @@ from models import (
     Order,
     OrderStatus,
     OrderType,
+    ProtectionWish,
     Side,
     Signal,
 )
@@ -331,6 +332,97 @@ def test_what_is_being_sold_is_no_longer_sellable_and_only_the_rest_once_a_part_
     assert told(books, exit_, part, done("0.2", "100", status=S.CANCELED)).closable(at("BTCUSDT"), Side.SELL) == D(
         "0.8"
     )
+
+
+# --- shorts: what was sold first ------------------------------------------------------------------------------------
+
+
+def short(quantity: str, price: str, *fees: tuple[str, str]) -> Trade:
+    return replace(buy(quantity, price, *fees), side=Side.SELL)
+
+
+def cover(quantity: str, price: str, *fees: tuple[str, str]) -> Trade:
+    return replace(buy(quantity, price, *fees), may_open=False)
+
+
+def after_futures(*trades: Trade) -> tuple[Position, Decimal | None]:
+    position, realized = Position("BINANCE", "BTCUSDT", RULES, market=Market.FUTURES), None
+    for trade in trades:
+        position, realized = after_trade(position, trade)
+    return position, realized
+
+
+def test_a_short_is_worth_what_it_brought_less_fees() -> None:
+    position, realized = after_futures(short("1", "100", ("USDT", "0.1")), short("1", "200", ("USDT", "0.2")))
+    assert realized is None
+    assert seen(position.signed, position.cost, position.average_cost) == (-2, D("299.7"), D("149.85"))
+    assert seen(position.side, position.open_trades, position.lots) == ("SHORT", 2, (1, 1))
+    assert position.unrealized_pnl(D(140)) == D("19.7")
+
+
+def test_a_short_that_is_bought_back_in_part_realises_that_part_and_keeps_its_average() -> None:
+    position, realized = after_futures(short("2", "150", ("USDT", "0.3")), cover("0.5", "130", ("USDT", "0.065")))
+    assert realized == D("9.86")  # (150 - 0.15 - 130 - 0.13) / 2
+    assert seen(position.signed, position.average_cost, position.lots) == (D("-1.5"), D("149.85"), (D("1.5"),))
+    position, realized = after_trade(position, cover("1.5", "160"))
+    assert realized == D("-15.225")
+    assert seen(position.quantity, position.cost, position.is_short, position.realized_pnl) == (
+        0, 0, False, D("-5.365"),
+    )  # fmt: skip
+
+
+def test_what_is_bought_back_beyond_a_short_opens_nothing() -> None:
+    position, realized = after_futures(short("1", "100"), cover("4", "80"))
+    assert seen(position.quantity, position.is_short, realized) == (0, False, 20)
+    nothing, realized = after_futures(cover("4", "80"))
+    assert seen(nothing.quantity, realized) == (0, 0)
+
+
+@pytest.mark.parametrize("first", [buy, short])
+def test_an_entry_that_turns_up_late_against_what_is_held_closes_it_and_opens_the_rest(
+    first: Callable[..., Trade],
+) -> None:
+    second = short if first is buy else buy
+    position, realized = after_futures(first("1", "100"), second("3", "110", ("USDT", "0.33")))
+    gained = 10 if first is buy else -10
+    assert realized == D(gained) - D("0.11")
+    fee = D("0.22") if first is short else -D("0.22")
+    assert seen(position.quantity, position.cost, position.is_short) == (2, 220 + fee, first is buy)
+    assert seen(position.lots, position.open_trades) == ((2,), 1)
+
+
+def test_protection_of_one_side_is_not_kept_for_the_other() -> None:
+    futures: dict[str, Any] = {"market": Market.FUTURES, "amount": None, "quantity": D(1)}
+    wish = ProtectionWish(stop_loss=D(90))
+    books = told(Books(), an_order(**futures, protection=wish), done("1", "100"))
+    late = an_order(**(futures | {"quantity": D(3)}), client_order_id="gh7", signal_id="s7", side=Side.SELL)
+    position = told(books, late, done("3", "100")).position(at("BTCUSDT", Market.FUTURES))
+    assert position is not None
+    assert seen(position.signed, position.protection) == (-2, None)
+
+
+moves_on_futures = st.lists(
+    st.tuples(st.booleans(), st.decimals("0.001", "1000", places=3), st.decimals("1", "1000", places=2)), max_size=12
+)
+
+
+@given(moves_on_futures)
+def test_what_a_short_earns_a_long_would_lose(moves: list[tuple[bool, Decimal, Decimal]]) -> None:
+    """The same quantities at the same prices; with a fee on each, both pay it."""
+    for rate in (ZERO, D("0.001")):
+        long = mirrored = Position("BINANCE", "BTCUSDT", RULES, market=Market.FUTURES)
+        paid = ZERO
+        for opens, quantity, price in moves:
+            fees = (Fee("USDT", quantity * price * rate),) if rate else ()
+            trade = Trade(Side.BUY if opens else Side.SELL, quantity, quantity * price, fees, may_open=opens)
+            other = replace(trade, side=Side.SELL if opens else Side.BUY)
+            part = min(quantity, long.quantity) / quantity if not opens else Decimal(1)
+            (long, _), (mirrored, _) = after_trade(long, trade), after_trade(mirrored, other)
+            paid += quantity * price * rate * part
+        assert (long.quantity, long.lots) == (mirrored.quantity, mirrored.lots)
+        open_value = long.unrealized_pnl(D(100)) + mirrored.unrealized_pnl(D(100))
+        together = long.realized_pnl + mirrored.realized_pnl + open_value
+        assert abs(together + 2 * paid) < D("1e-12") * (1 + paid)
 
 
 amounts = st.decimals("0.001", "1000", places=3)

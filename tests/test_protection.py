@@ -163,7 +163,9 @@ def test_protection_that_is_triggered_closes_the_position_and_takes_its_sibling_
 
 
 @pytest.mark.parametrize("kind", ["paper", "paper futures"])
-def test_paper_protection_and_the_best_price_are_there_after_a_restart(scene: MakeScene, kind: str) -> None:
+def test_paper_protection_is_there_after_a_restart_and_the_balance_is_that_of_its_trades(
+    scene: MakeScene, kind: str
+) -> None:
     there = scene(kind)
     there.enter(**BOTH)
     there.wait_for(*there.protected(**BOTH))
