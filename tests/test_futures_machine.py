@@ -31,7 +31,7 @@ WORD = {0: "flat", 1: "long", -1: "short"}
 CONDITIONAL = {"stop_loss_percent": "STOP_MARKET", "take_profit_percent": "TAKE_PROFIT_MARKET",
                "trailing_percent": "TRAILING_STOP_MARKET"}  # fmt: skip
 
-EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "7"))
 STORIES = settings(
     max_examples=EXAMPLES,
     stateful_step_count=12,
