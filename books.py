@@ -83,9 +83,12 @@ class Missed:
     followed: bool = True
     held_size: Decimal | None = None
     said_size: Decimal | None = None
+    fired_at: datetime | None = None  # the alert that came, where it says so
 
     def is_it(self, signal: Signal) -> bool:
         """Whether it is the alert that was missing: from what was held to what the strategy had."""
+        if self.fired_at is not None and signal.fired_at is not None and signal.fired_at > self.fired_at:
+            return False
         before, after = signal.size_before, signal.size_after
         if before is None or after is None or self.held_size is None or self.said_size is None:
             words = (signal.prev_market_position, signal.market_position)
@@ -300,7 +303,7 @@ def missed_before(
     said = signal.prev_market_position or (word if size is None else WORDS[(size > 0) - (size < 0)])
     if said == word and (size is None or held is None or is_near(size, held)):
         return None
-    return Missed(word, said, at, followed, held, size)
+    return Missed(word, said, at, followed, held, size, signal.fired_at)
 
 
 def is_near(one: Decimal, other: Decimal, share: Decimal = FEES_MAKE_UP) -> bool:
