@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -209,6 +210,13 @@ def test_a_way_out_is_taken_although_it_may_be_the_one_that_was_missed(daemon: D
     assert daemon.post("/webhook", 10, **strategy("0", "0.01", comment="2"))["check"] == "target"
     assert daemon.post("/webhook", 10, **strategy("0.01", "0"))["status"] == "FILLED"
     assert held(fake) == 0
+
+
+def test_an_entry_that_fired_after_an_exit_without_a_position_is_a_new_one(daemon: Daemon, fake: FakeBinance) -> None:
+    now = datetime.now(UTC)
+    exit_, entry = ({"timenow": (now + timedelta(seconds=after)).isoformat()} for after in (0, 1))
+    assert daemon.post("/webhook", 10, **strategy("0.01", "0", **exit_))["check"] == "no_position"
+    assert daemon.post("/webhook", 10, **strategy("0", "0.01", **entry))["status"] == "FILLED"
 
 
 # --- leverage, margin, size -------------------------------------------------------------------------------------------

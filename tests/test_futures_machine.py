@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
@@ -31,7 +32,7 @@ WORD = {0: "flat", 1: "long", -1: "short"}
 CONDITIONAL = {"stop_loss_percent": "STOP_MARKET", "take_profit_percent": "TAKE_PROFIT_MARKET",
                "trailing_percent": "TRAILING_STOP_MARKET"}  # fmt: skip
 
-EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "7"))
 STORIES = settings(
     max_examples=EXAMPLES,
     stateful_step_count=12,
@@ -241,7 +242,9 @@ class Stories(RuleBasedStateMachine):
         return f"alert {self.alerts}"
 
     def alert(self, **fields: object) -> dict[str, Any]:
-        return {"symbol": f"{SYMBOL}.P", "comment": self.comment()} | fields
+        """It says when it fired: otherwise an entry soon after an exit that found nothing could be a late one."""
+        now = datetime.now(UTC).isoformat()
+        return {"symbol": f"{SYMBOL}.P", "comment": self.comment(), "timenow": now} | fields
 
     def strategy_alert(self, target: Decimal) -> dict[str, Any]:
         before, self.strategy = self.strategy, target
@@ -307,7 +310,8 @@ class Stories(RuleBasedStateMachine):
             allowed |= {before, ZERO}
         self.settle(protection, before)
         self.fake.clear_faults()
-        assert self.held in allowed, f"{before} before, {self.held} held, wanted {after}: {alert}"
+        said = [(row["Decision"], row["Reason"]) for row in self.daemon.signals()[-2:]]
+        assert self.held in allowed, f"{before} before, {self.held} held, wanted {after}: {alert}\n{said}"
         only_reduces = all(sign(each) in (0, sign(before)) and abs(each) <= abs(before) for each in after)
         assert not only_reduces or abs(self.held) <= abs(before)
 
