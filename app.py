@@ -19,11 +19,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from banner import startup_text
-from config import Settings, SettingsError, load_settings
+from config import Settings, SettingsError
 from data_folder import FolderError
 from door import Door
 from journal import SIGNALS, TRADES, JournalError
 from log_setup import set_up_logging
+from setting_sources import load_settings
 from trader import Trader
 from web import BadRequest, error_body, json_reply
 from wiring import Gatehouse, open_gatehouse

@@ -1,36 +1,50 @@
-"""Settings from the environment and `.env`: every value judged at start, all mistakes in one message.
+"""The settings: names, defaults, meanings, and the rules that compare them with each other.
 
-`Settings` holds values and knows nothing of the machine; `load_settings` reads, `_rules` compare settings with each
-other. A secret's value never appears in a message, a repr or a dump.
+`Settings` holds values and knows nothing of the machine; setting_sources.py reads them, setting_values.py judges each
+alone. A secret's value never appears in a message, a repr or a dump.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from dataclasses import field as part
 from decimal import Decimal
-from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models import Market, plain
+from setting_values import (
+    MIN_SECRET_CHARACTERS,
+    Confidence,
+    Count,
+    ExchangeKey,
+    Leverage,
+    Money,
+    MoneyOrZero,
+    Percent,
+    Switch,
+    Url,
+    check_host,
+    check_networks,
+    check_strategies,
+    check_symbols,
+    check_webhook_secret,
+    is_easy_to_guess,
+    is_loopback,
+    one_of,
+    whole_number,
+)
 
 WEEK_SECONDS = 7 * 24 * 3600
-MIN_SECRET_CHARACTERS = 16
 # TradingView's last resend comes 15 s after the first alert; a shorter memory would let it pass as a new one.
 MIN_DEDUPE_SECONDS = 20
-TYPO_LIKENESS = 0.8
 
 ALIASES = {"BINANCE_TESTNET": ("USE_TESTNET", "BINANCE_USE_TESTNET")}
 BROKERS = ("PAPER", "BINANCE", "BINANCE_REAL", "BINGX", "FLATTRADE")
@@ -55,186 +69,6 @@ class SettingsError(Exception):
         super().__init__("\n".join(["cannot start:", *(f"  - {mistake}" for mistake in self.mistakes)]))
 
 
-# ---- one value: text in, value out, or a sentence that says what is wanted
-
-
-class _Wrong(ValueError):
-    """What is wanted of a value. `hide_value`: what was seen may hold a secret."""
-
-    def __init__(self, wanted: str, *, hide_value: bool = False) -> None:
-        super().__init__(wanted)
-        self.hide_value = hide_value
-
-
-def _text(value: object) -> str:
-    return plain(value) if isinstance(value, Decimal) else str(value).strip()
-
-
-def _whole_number(low: int, high: int | None = None) -> BeforeValidator:
-    wanted = f"must be a whole number {f'of {low} or more' if high is None else f'from {low} to {high}'}"
-
-    def check(value: object) -> int:
-        text = _text(value)
-        # Digits only: int() would also take "1_0" and digits of other scripts.
-        if not re.fullmatch(r"-?[0-9]{1,9}", text):
-            raise _Wrong(wanted)
-        number = int(text)
-        if number < low or (high is not None and number > high):
-            raise _Wrong(wanted)
-        return number
-
-    return BeforeValidator(check)
-
-
-def _number(wanted: str, accept: Callable[[Decimal], bool]) -> BeforeValidator:
-    def check(value: object) -> Decimal:
-        text = _text(value)
-        # Plain digits only: Decimal() would also take "NaN", "Infinity" and "1e9".
-        if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", text) or not accept(Decimal(text)):
-            raise _Wrong(wanted)
-        return Decimal(text)
-
-    return BeforeValidator(check)
-
-
-def _one_of(*choices: str, upper: bool = False) -> BeforeValidator:
-    wanted = f"must be {', '.join(choices[:-1])} or {choices[-1]}"
-
-    def check(value: object) -> str:
-        text = _text(value).upper() if upper else _text(value).lower()
-        if text not in choices:
-            raise _Wrong(wanted)
-        return text
-
-    return BeforeValidator(check)
-
-
-def _check_switch(value: object) -> bool:
-    text = _text(value).lower()
-    if text in ("true", "yes", "on", "1"):
-        return True
-    if text in ("false", "no", "off", "0"):
-        return False
-    raise _Wrong("must be true or false")
-
-
-def _items(value: object, wanted: str) -> tuple[str, ...]:
-    """A comma list without its blanks. A list of nothing is refused, because an empty setting means: all."""
-    parts = value.split(",") if isinstance(value, str) else [str(item) for item in value]  # type: ignore[attr-defined]
-    items = tuple(dict.fromkeys(item.strip() for item in parts if item.strip()))
-    if parts and not items:
-        raise _Wrong(wanted)
-    return items
-
-
-def _check_symbols(value: object) -> tuple[str, ...]:
-    wanted = "must be a comma list of symbols like BTCUSDT,ETHUSDT"
-    symbols = tuple(re.sub("[/_-]", "", item).upper() for item in _items(value, wanted))
-    if not all(symbol.isalnum() for symbol in symbols):
-        raise _Wrong(wanted)
-    return tuple(dict.fromkeys(symbols))
-
-
-def _check_strategies(value: object) -> tuple[str, ...]:
-    return _items(value, "must be a comma list of strategy names")
-
-
-def _check_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
-    wanted = "must be a comma list of addresses or networks like 52.89.214.238,10.0.0.0/8"
-    try:
-        return tuple(ip_network(item) for item in _items(value, wanted))
-    except ValueError as exc:
-        raise _Wrong(wanted) from exc
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-
-
-def _check_host(value: object) -> str:
-    host = _text(value)
-    if not _is_address(host) and not re.fullmatch(r"(?=.{1,253}$)[A-Za-z]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
-        raise _Wrong("must be an address to listen on like 127.0.0.1 or 0.0.0.0")
-    return host
-
-
-def _check_url(value: object) -> str:
-    url = _text(value)
-    if "@" in url or "?" in url or "#" in url:
-        raise _Wrong("must be an address without user, password and query", hide_value=True)
-    wanted = "must be an https:// address (plain http:// only to this machine)"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError as exc:
-        raise _Wrong(wanted) from exc
-    if not host or not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        raise _Wrong(wanted)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise _Wrong(wanted)
-    return url.rstrip("/")
-
-
-def _revealed(value: object) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-
-# What example files say, without case and signs. Nothing random contains any of these.
-_PLACEHOLDERS = re.compile(
-    "change(me|this|it)|replace(me|this|with)|placeholder|your(own|api|key|secret|webhook|password|token)"
-    "|(secret|key|token|password)here|(insert|enter|put)your"
-)
-# What people type when they make one up: allowed, but told.
-_EASY = re.compile("secret|password|webhook|trading|123456|abcdef|qwerty")
-
-
-def _is_placeholder(secret: str) -> bool:
-    return _PLACEHOLDERS.search(re.sub("[^a-z0-9]", "", secret.lower())) is not None
-
-
-def _is_easy_to_guess(secret: str) -> bool:
-    return len(set(secret)) < 8 or _EASY.search(secret.lower()) is not None
-
-
-def _check_webhook_secret(value: object) -> SecretStr:
-    secret = _revealed(value)
-    if not re.fullmatch(r"[ -~]+", secret):
-        raise _Wrong("must be made of plain letters, digits and signs (printable ASCII)")
-    if len(secret) < MIN_SECRET_CHARACTERS:
-        raise _Wrong(f"must be at least {MIN_SECRET_CHARACTERS} characters, had {len(secret)}")
-    if _is_placeholder(secret):
-        raise _Wrong("must be a secret of your own (`openssl rand -hex 24` makes one), was a placeholder")
-    return SecretStr(secret)
-
-
-def _check_exchange_key(value: object) -> SecretStr:
-    key = _revealed(value)
-    if not re.fullmatch(r"[!-~]+", key):
-        raise _Wrong("must be made of printable ASCII characters without blanks")
-    if _is_placeholder(key):
-        raise _Wrong("must be the key that the exchange gave you, was a placeholder")
-    return SecretStr(key)
-
-
-Switch = Annotated[bool, BeforeValidator(_check_switch)]
-Money = Annotated[Decimal, _number("must be a number above 0", lambda n: n > 0)]
-MoneyOrZero = Annotated[Decimal, _number("must be a number of 0 or more", lambda n: n >= 0)]
-Confidence = Annotated[Decimal, _number("must be a number from 0 to 100", lambda n: 0 <= n <= 100)]
-Percent = Annotated[Decimal, _number("must be a number above 0 and at most 100", lambda n: 0 < n <= 100)]
-Count = Annotated[int, _whole_number(1)]
-Leverage = Annotated[int, _whole_number(1, 150)]
-Url = Annotated[str, BeforeValidator(_check_url)]
-ExchangeKey = Annotated[SecretStr, BeforeValidator(_check_exchange_key)]
-
-
 # ---- the settings
 
 
@@ -252,14 +86,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
 
-    host: Annotated[str, BeforeValidator(_check_host)] = Field(
+    host: Annotated[str, BeforeValidator(check_host)] = Field(
         "127.0.0.1", description="Address to listen on; on Railway the default is 0.0.0.0."
     )
-    port: Annotated[int, _whole_number(1, 65535)] = Field(8000, description="Port to listen on.")
+    port: Annotated[int, whole_number(1, 65535)] = Field(8000, description="Port to listen on.")
     log_dir: Path = Field(
         Path("logs"), description="Folder of the journal and the CSV files; on Railway the default is the volume."
     )
-    webhook_secret_key: Annotated[SecretStr, BeforeValidator(_check_webhook_secret)] | None = Field(
+    webhook_secret_key: Annotated[SecretStr, BeforeValidator(check_webhook_secret)] | None = Field(
         None,
         description="Secret every alert must carry, at least 16 characters; needed as soon as exchange keys are set.",
     )
@@ -269,14 +103,14 @@ class Settings(BaseSettings):
     session_secret: SecretStr | None = Field(
         None, description="Secret that signs the dashboard's logins, which come in a later version."
     )
-    allowed_ips: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_check_networks)] = Field(
+    allowed_ips: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(check_networks)] = Field(
         (), description="Addresses or networks that may send alerts, comma separated; empty = all with the secret."
     )
-    trusted_proxy_hops: Annotated[int, _whole_number(0, 10)] = Field(
+    trusted_proxy_hops: Annotated[int, whole_number(0, 10)] = Field(
         0, description="How many proxies of yours stand in front and report the sender's address."
     )
 
-    default_broker: Annotated[str, _one_of(*BROKERS, upper=True)] = Field(
+    default_broker: Annotated[str, one_of(*BROKERS, upper=True)] = Field(
         "", description="Broker of alerts that name none; empty = PAPER without Binance keys, else BINANCE."
     )
     paper_balance_usdt: Money = Field(Decimal(1000), description="Balance in USDT that paper trading begins with.")
@@ -289,11 +123,11 @@ class Settings(BaseSettings):
         description="true = BINANCE is the testnet, false = it trades real money; "
         "also read as USE_TESTNET and BINANCE_USE_TESTNET.",
     )
-    binance_market: Annotated[Literal["spot", "futures", "both"], _one_of("spot", "futures", "both")] = Field(
+    binance_market: Annotated[Literal["spot", "futures", "both"], one_of("spot", "futures", "both")] = Field(
         "spot",
         description="Markets that are on, of both Binance brokers and on paper: spot, futures (USDⓈ-M) or both.",
     )
-    binance_margin_type: Annotated[Literal["isolated", "crossed"], _one_of("isolated", "crossed")] = Field(
+    binance_margin_type: Annotated[Literal["isolated", "crossed"], one_of("isolated", "crossed")] = Field(
         "isolated",
         description="Margin of futures entries: isolated = a position can lose its own, crossed = the whole wallet.",
     )
@@ -314,7 +148,7 @@ class Settings(BaseSettings):
     bingx_api_key: SecretStr | None = Field(None, description="API key of BingX, for a later version.")
     bingx_secret_key: SecretStr | None = Field(None, description="Secret that belongs to BINGX_API_KEY.")
     bingx_demo: Switch = Field(True, description="true = BingX with virtual money, for a later version.")
-    bingx_market: Annotated[Literal["swap", "spot"], _one_of("swap", "spot")] = Field(
+    bingx_market: Annotated[Literal["swap", "spot"], one_of("swap", "spot")] = Field(
         "swap", description="Market at BingX, swap or spot, for a later version."
     )
     bingx_api_url: Url | None = Field(None, description="Other server for BingX, for a later version.")
@@ -345,22 +179,22 @@ class Settings(BaseSettings):
     max_daily_loss_usdt: Money | None = Field(
         None, description="No more entries once a UTC day's realised loss in USDT has reached this; empty = off."
     )
-    cooldown_seconds: Annotated[int, _whole_number(0, WEEK_SECONDS)] = Field(
+    cooldown_seconds: Annotated[int, whole_number(0, WEEK_SECONDS)] = Field(
         60, description="Pause before the same action on the same symbol is taken again; 0 = off."
     )
-    max_signal_age_seconds: Annotated[int, _whole_number(1, WEEK_SECONDS)] = Field(
+    max_signal_age_seconds: Annotated[int, whole_number(1, WEEK_SECONDS)] = Field(
         60, description="Entries of alerts that fired longer ago are refused, where the alert carries its firing time."
     )
-    dedupe_seconds: Annotated[int, _whole_number(MIN_DEDUPE_SECONDS, WEEK_SECONDS)] = Field(
+    dedupe_seconds: Annotated[int, whole_number(MIN_DEDUPE_SECONDS, WEEK_SECONDS)] = Field(
         60, description="The same alert again within this time is a duplicate; at least 20."
     )
-    allowed_symbols: Annotated[tuple[str, ...], BeforeValidator(_check_symbols)] = Field(
+    allowed_symbols: Annotated[tuple[str, ...], BeforeValidator(check_symbols)] = Field(
         (), description="Symbols that may be entered, comma separated; empty = all."
     )
-    allowed_strategies: Annotated[tuple[str, ...], BeforeValidator(_check_strategies)] = Field(
+    allowed_strategies: Annotated[tuple[str, ...], BeforeValidator(check_strategies)] = Field(
         (), description="Strategies that may trade, comma separated; empty = all."
     )
-    direction: Annotated[Literal["long", "short", "both"], _one_of("long", "short", "both")] = Field(
+    direction: Annotated[Literal["long", "short", "both"], one_of("long", "short", "both")] = Field(
         "both", description="Entries to take: long, short or both; spot has only long ones."
     )
     leverage: Leverage = Field(1, description="Leverage of futures entries whose alert names none.")
@@ -415,7 +249,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree_with_each_other(self) -> Self:
         if contradictions := [found for rule in _RULES for found in rule(self)]:
-            raise _Contradictory(contradictions)
+            raise Contradictory(contradictions)
         return self
 
     def is_set(self, name: str) -> bool:
@@ -483,7 +317,7 @@ class Settings(BaseSettings):
 
 SETTING_FIELDS = tuple(name for name in Settings.model_fields if name != "surroundings")
 SETTING_NAMES = tuple(name.upper() for name in SETTING_FIELDS)
-_FIELD_OF = {name: name.lower() for name in SETTING_NAMES} | {
+FIELD_OF = {name: name.lower() for name in SETTING_NAMES} | {
     alias: name.lower() for name, aliases in ALIASES.items() for alias in aliases
 }
 
@@ -499,7 +333,7 @@ class Mistake:
     text: str
 
 
-class _Contradictory(ValueError):
+class Contradictory(ValueError):
     def __init__(self, found: list[Mistake]) -> None:
         super().__init__("; ".join(contradiction.text for contradiction in found))
         self.found = found
@@ -591,162 +425,19 @@ def _unwise(settings: Settings) -> Iterable[str]:
     if settings.allowed_ips and not settings.trusted_proxy_hops:
         if settings.surroundings.on_railway:
             yield "ALLOWED_IPS is compared with the address of Railway's proxy: remove it, or every alert is refused"
-        elif _is_loopback(settings.host):
+        elif is_loopback(settings.host):
             yield (
                 "ALLOWED_IPS is compared with the address that connects; "
                 "with a proxy in front set TRUSTED_PROXY_HOPS=1, or every alert is refused"
             )
-    if settings.surroundings.on_railway and _is_loopback(settings.host):
+    if settings.surroundings.on_railway and is_loopback(settings.host):
         yield f"HOST is {settings.host}, which Railway cannot reach: remove HOST"
-    if not settings.surroundings.on_railway and not _is_loopback(settings.host):
+    if not settings.surroundings.on_railway and not is_loopback(settings.host):
         yield f"HOST is {settings.host}: alerts and their secret arrive unencrypted unless a proxy with TLS is in front"
-    if settings.webhook_secret_key and _is_easy_to_guess(settings.webhook_secret_key.get_secret_value()):
+    if settings.webhook_secret_key and is_easy_to_guess(settings.webhook_secret_key.get_secret_value()):
         yield "WEBHOOK_SECRET_KEY looks easy to guess: `openssl rand -hex 24` makes a better one"
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"
     if settings.direction == "short" and settings.binance_market == "spot":
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"
-
-
-# ---- reading
-
-
-@dataclass(slots=True)
-class _Given:
-    """What was found, by field, with the name it came under."""
-
-    values: dict[str, str] = part(default_factory=dict)
-    names: dict[str, str] = part(default_factory=dict)
-    mistakes: list[str] = part(default_factory=list)
-    remarks: list[str] = part(default_factory=list)
-
-    def take(self, variables: Mapping[str, str]) -> None:
-        """Take over our settings; what was taken before is replaced."""
-        came_under: dict[str, str] = {}
-        for name, text in variables.items():
-            field = _FIELD_OF.get(name)
-            if field is None or not text.strip():
-                continue
-            if field in came_under and variables[came_under[field]].strip() != text.strip():
-                self.mistakes.append(f"{came_under[field]} and {name} are the same setting and must not differ")
-            came_under[field] = name
-            if not text.strip().isprintable():
-                self.mistakes.append(f"{name} must be one line of printable characters")
-                continue
-            self.values[field], self.names[field] = text, name
-
-
-def load_settings(env_file: Path | None = Path(".env")) -> Settings:
-    """Read the process environment over `env_file`, and judge all of it.
-
-    An empty value is the same as none. Raises `SettingsError` with everything that is wrong.
-    """
-    given = _Given()
-    if env_file is not None:
-        given.take(_read_file(env_file, given))
-    # Capitals sort before small letters, so in reverse a name written as it should be comes last and wins.
-    environment = {name.upper(): text for name, text in sorted(os.environ.items(), reverse=True)}
-    given.take(environment)
-    given.remarks += (
-        f"{name} in the environment is not a setting and is ignored; did you mean {meant}?"
-        for name, meant in _typos(environment)
-    )
-    around = _look_around(environment, given)
-    settings, mistakes = _judge(given, around)
-    if settings is None or given.mistakes:
-        raise SettingsError([*given.mistakes, *(mistake.text for mistake in mistakes)])
-    return settings
-
-
-def judge_changes(settings: Settings, texts: Mapping[str, str]) -> tuple[Settings | None, list[Mistake]]:
-    """The settings with these over them, judged as at start; an empty text: not set, whatever it was before."""
-    given = _Given()
-    given.values |= {name: getattr(settings, name) for name in settings.model_fields_set if name != "surroundings"}
-    given.values |= texts
-    return _judge(given, settings.surroundings)
-
-
-def _look_around(environment: Mapping[str, str], given: _Given) -> Surroundings:
-    """On Railway, other defaults: listen for its proxy, and keep the records where they survive."""
-    on_railway = any(environment.get(name) for name in ("RAILWAY_PROJECT_ID", "RAILWAY_ENVIRONMENT"))
-    volume = environment.get("RAILWAY_VOLUME_MOUNT_PATH", "") if on_railway else ""
-    if on_railway:
-        given.values.setdefault("host", "0.0.0.0")
-    if volume:
-        given.values.setdefault("log_dir", volume)
-    return Surroundings(on_railway=on_railway, volume=volume, remarks=tuple(given.remarks))
-
-
-def _judge(given: _Given, around: Surroundings) -> tuple[Settings | None, list[Mistake]]:
-    """The settings, or everything that is wrong with them."""
-    values: dict[str, Any] = {"surroundings": around, **given.values}
-    try:
-        return Settings(**values), []
-    except ValidationError as exc:
-        wrong = {str(error["loc"][0]): error for error in exc.errors(include_input=False) if error["loc"]}
-        found = _contradictions(exc)
-    if wrong:
-        # A second look with the wrong ones set aside: do the others contradict each other?
-        try:
-            Settings(**{name: value for name, value in values.items() if name not in wrong})
-        except ValidationError as exc:
-            found = [one for one in _contradictions(exc) if wrong.keys().isdisjoint(one.fields)]
-    return None, [Mistake((field,), _told_wrong(given, field, error)) for field, error in wrong.items()] + found
-
-
-def _contradictions(exc: ValidationError) -> list[Mistake]:
-    causes = [error.get("ctx", {}).get("error") for error in exc.errors(include_input=False)]
-    return [found for cause in causes if isinstance(cause, _Contradictory) for found in cause.found]
-
-
-def _is_secret(field: str) -> bool:
-    return "SecretStr" in str(Settings.model_fields[field].annotation)
-
-
-def _told_wrong(given: _Given, field: str, error: Mapping[str, Any]) -> str:
-    name, cause = given.names.get(field, field.upper()), error.get("ctx", {}).get("error")
-    if _is_secret(field) or (isinstance(cause, _Wrong) and cause.hide_value):
-        return f"{name} {cause or error['msg']}"
-    seen = given.values[field].strip()
-    return f"{name} {cause or error['msg']}, was {seen[:80] + '…' if len(seen) > 80 else seen!r}"
-
-
-def _read_file(path: Path, given: _Given) -> dict[str, str]:
-    """The variables of a `.env` file. What cannot be read is a mistake: no limit may vanish with a slip of the pen."""
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read().decode()
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        given.mistakes.append(f"{path} cannot be read: {reason}")
-        return {}
-    if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH):
-        given.remarks.append(f"{path} can be read by other users of this machine: chmod 600 {path}")
-    variables = _parse(path, text, given)
-    given.mistakes += (f"{name} in {path} is not a setting; did you mean {meant}?" for name, meant in _typos(variables))
-    return variables
-
-
-def _parse(path: Path, text: str, given: _Given) -> dict[str, str]:
-    variables: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        line = f"line {binding.original.line} of {path}"
-        name = (binding.key or "").upper()
-        if binding.error or (binding.value is None and name in _FIELD_OF):
-            given.mistakes.append(f"{line} must be NAME=value or a comment beginning with #")
-        elif name in _FIELD_OF and name in variables and variables[name] != binding.value:
-            given.mistakes.append(f"{name} must be set only once, and {line} sets it again")
-        elif name:
-            variables[name] = binding.value or ""
-    return variables
-
-
-def _typos(variables: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Names that are none of ours, but nearly."""
-    for name in variables:
-        if name not in _FIELD_OF and (alike := get_close_matches(name, _FIELD_OF, 1, TYPO_LIKENESS)):
-            yield name, alike[0]

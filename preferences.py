@@ -14,7 +14,8 @@ from alert_values import AlertError, JsonNumber, Value
 from alert_words import SECRET_FIELDS, squeeze
 from books import Preference
 from case import Limits
-from config import Mistake, Settings, judge_changes
+from config import Mistake, Settings
+from setting_sources import judge_changes
 
 NAMES = tuple(Limits.__dataclass_fields__)
 LISTS = frozenset(name for name in NAMES if Settings.model_fields[name].default == ())

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config import SETTING_FIELDS, SETTING_NAMES, Settings, SettingsError, load_settings
+from config import SETTING_FIELDS, SETTING_NAMES, Settings, SettingsError
+from setting_sources import load_settings
 
 SECRET = "correct-horse-battery-9"
 KEYS = {"BINANCE_API_KEY": "the-api-key", "BINANCE_API_SECRET": "the-api-secret", "WEBHOOK_SECRET_KEY": SECRET}

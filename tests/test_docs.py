@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings, load_settings
+from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings
 from models import plain
+from setting_sources import load_settings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = (ROOT / ".env.example").read_text()
