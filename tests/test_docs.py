@@ -1,7 +1,8 @@
-"""The words about the settings agree with the settings: `.env.example` and README's table against `config.py`."""
+"""The words agree with the code: settings and their tables, the map of the files, links, deployment files."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -92,6 +93,27 @@ def test_the_pages_name_only_settings_that_there_are(page: Path) -> None:
         "BINANCE_REAL",
         "NOT_PLACED",
     }
+
+
+def lines_of_the_map() -> dict[str, int]:
+    """On which line of README's map each of our modules stands."""
+    table = README[README.index("| file | its one job |") :].split("\n\n", 1)[0]
+    found = {}
+    for number, line in enumerate(table.splitlines()):
+        for pattern in re.findall(r"`([\w*]+\.py)`", line.split("|")[1]):
+            found |= {path.stem: number for path in sorted(ROOT.glob(pattern))}
+    return found
+
+
+def test_every_file_is_on_the_map_and_imports_only_from_its_own_line_and_below() -> None:
+    lines = lines_of_the_map()
+    assert lines.keys() == {path.stem for path in ROOT.glob("*.py")}
+    for module, line in lines.items():
+        for node in ast.walk(ast.parse((ROOT / f"{module}.py").read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            above = [name for name in names if name in lines and lines[name] < line]
+            assert not above, f"{module}.py imports {above} from above"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
