@@ -98,7 +98,7 @@ def test_the_pages_name_only_settings_that_there_are(page: Path) -> None:
 def lines_of_the_map() -> dict[str, int]:
     """On which line of README's map each of our modules stands."""
     table = README[README.index("| file | its one job |") :].split("\n\n", 1)[0]
-    found = {}
+    found: dict[str, int] = {}
     for number, line in enumerate(table.splitlines()):
         for pattern in re.findall(r"`([\w*]+\.py)`", line.split("|")[1]):
             found |= {path.stem: number for path in sorted(ROOT.glob(pattern))}
