@@ -161,6 +161,30 @@ def test_a_single_stop_whose_reply_is_lost_is_found(scene: MakeScene, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["spot", "futures"])
+def test_protection_that_is_not_listed_yet_is_not_placed_again(scene: MakeScene, kind: str) -> None:
+    there = scene(kind)
+    there.fake.lookup_lag_seconds = 0.8
+    there.fake.fail_next("reset", POST[kind], executed=True)
+    there.enter(**BOTH)
+    there.wait_for(*there.protected(**BOTH))
+    assert_one_set(there)
+    assert len(there.fake.calls(POST[kind])) == (1 if kind == "spot" else 2)
+    assert there.notices() == ""
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures"])
+def test_while_an_exit_waits_its_turn_nothing_is_protected_anew(scene: MakeScene, kind: str) -> None:
+    """Somebody looks all the time; what the exit has cancelled must stay so until it is gone."""
+    there = scene(kind, {"compare": 0.02, "turn": 0.4})
+    there.enter(**BOTH)
+    there.wait_for(*there.protected(**BOTH))
+    sent = len(there.fake.calls(POST[kind]))
+    assert there.post("close")["status"] == "FILLED"
+    there.wait_until_flat()
+    assert len(there.fake.calls(POST[kind])) == sent
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures"])
 def test_protection_that_turns_up_after_it_was_given_up_leaves_one_set(scene: MakeScene, kind: str) -> None:
     there = scene(kind, {"late": [0.3, 0.3, 0.3, 0.3]}, test_absence_seconds=0.3)
     there.fake.fail_next("late", POST[kind], seconds=1.0, then="reset")
@@ -294,7 +318,19 @@ def test_an_alert_without_a_price_has_its_stop_judged_by_the_markets(scene: Make
     there = scene(kind, trade_amount_usdt=500)
     reply = there.daemon.post(symbol=SYMBOL, action="buy", stop_loss=40500)
     assert (reply["decision"], reply["check"]) == ("REJECTED", "protection"), reply.body
+    assert "stop_loss 40500 must be below the price 40000" in reply["reason"]
     assert there.orders() == []
+
+
+def test_a_stop_that_nobody_can_judge_is_refused_and_a_percentage_needs_no_price(scene: MakeScene) -> None:
+    there = scene("spot")
+    there.fake.fail_next("status", "GET /api/v3/ticker/price", status=502, times=1000)
+    reply = there.daemon.post(symbol=SYMBOL, action="buy", stop_loss=39200)
+    assert (reply["decision"], reply["check"]) == ("REJECTED", "protection"), reply.body
+    assert "no price is known" in reply["reason"]
+    assert there.orders() == []
+    reply = there.daemon.post(symbol=SYMBOL, action="buy", stop_loss_percent=2)
+    assert reply["status"] == "FILLED", reply.body
 
 
 # --- limit orders -----------------------------------------------------------------------------------------------------

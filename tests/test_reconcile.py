@@ -125,10 +125,13 @@ def test_in_hedge_mode_the_other_side_is_somebody_elses(scene: MakeScene) -> Non
     there.enter()
     there.owner.futures_create_order(symbol=SYMBOL, side="SELL", positionSide="SHORT", type="MARKET", quantity="0.02")
     row = wait_for_drift(there, side="SHORT", books="0", account="0.02")
-    assert row["symbol"] == SYMBOL
+    assert (row["symbol"], there.held(), taken_over(there)) == (SYMBOL, Decimal("0.01"), [])
+    number = there.close_by_hand("0.004")  # a sale, too, but of the long
+    eventually(lambda: there.held() == Decimal("0.006"), 5, there.daemon.log)
+    assert [row["OrderID"] for row in taken_over(there)] == [number]
     there.close_by_hand("0.02", side="BUY")
     eventually(lambda: not there.status()["drift"], 5, there.daemon.log)
-    assert (there.held(), taken_over(there)) == (Decimal("0.01"), [])
+    assert there.held() == Decimal("0.006")
 
 
 @pytest.mark.parametrize("kind", ["futures", "hedge"])
@@ -211,6 +214,17 @@ def test_on_futures_what_the_owner_adds_is_shown_and_not_touched(scene: MakeScen
     there.close_by_hand("0.005")
     eventually(lambda: not there.status()["drift"], 5, there.daemon.log)
     assert (there.held(), taken_over(there)) == (Decimal("0.01"), [])
+
+
+def test_of_a_sale_by_hand_only_what_is_missing_was_ours(scene: MakeScene) -> None:
+    there = scene("futures", OFTEN)
+    there.enter()
+    there.owner.futures_create_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.005")
+    wait_for_drift(there, account="0.015")
+    there.close_by_hand("0.009")
+    eventually(lambda: not there.status()["drift"] and there.held() == Decimal("0.006"), 5, there.daemon.log)
+    (row,) = taken_over(there)
+    assert (row["Quantity"], dec(row["Fee"])) == ("0.004", there.fake.futures.trades[-1].commission * 4 / 9)
 
 
 def test_a_position_that_is_not_listed_once_is_not_believed_to_be_closed(scene: MakeScene) -> None:
