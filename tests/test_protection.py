@@ -142,8 +142,6 @@ TRIGGERS: dict[str, tuple[dict[str, Any], list[str], dict[str, int]]] = {
 def test_protection_that_is_triggered_closes_the_position_and_takes_its_sibling_along(
     scene: MakeScene, kind: str, leg: str
 ) -> None:
-    if (kind, leg) == ("spot", "trailing_stop"):
-        pytest.skip("the fake exchange has no trailing stops on spot")
     there = scene(kind)
     asked, prices, at = TRIGGERS[leg]
     there.enter(**asked)
