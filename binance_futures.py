@@ -92,6 +92,10 @@ TRADES_AT_ONCE_MS = 7 * DAY_MS
 # An order's trades are listed a moment after it; an opened position is known a moment after its order.
 TRADES_PAUSES = (0.05, 0.1, 0.2, 0.3, 0.4)
 POSITION_PAUSES = (0.1, 0.2, 0.4, 0.8)
+# Whoever waits for an order gives up after 12 s and proves its absence from then on: it must not leave much later.
+READY_WITHIN_SECONDS = 5.0
+# So long an order's trades are waited for before its own sums have to do, without the fees.
+TRADES_WITHIN_SECONDS = 5.0
 PROTECTION_ORDER = {OrderType.STOP: 0, OrderType.TRAILING_STOP: 1}
 
 
@@ -150,6 +154,9 @@ class BinanceFutures(BinanceLink):
     # --- leverage and margin --------------------------------------------------------------------------------------
 
     def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """Only where nothing is held and nothing waits: whosever it is, its leverage is not ours to change."""
+        if self._question(self._client.futures_position_information, symbol=symbol):
+            raise BrokerError(f"{symbol} has a position or orders there; its leverage and margin are left as they are")
         try:
             self._margin.prepare(symbol, leverage)
         except BinanceAPIException as exc:
@@ -167,9 +174,11 @@ class BinanceFutures(BinanceLink):
         paused = self._paused()
         if paused:
             return paused
-        is_conditional = order.type in KINDS
+        is_conditional, began = order.type in KINDS, time.monotonic()
         try:
             hedge_mode = self._ready_for(order)
+            if time.monotonic() - began > READY_WITHIN_SECONDS:
+                raise BrokerError(f"{self.name} took too long to tell or set leverage and mode")
             parameters_of = conditional_parameters if is_conditional else order_parameters
             parameters = parameters_of(order, hedge_mode=hedge_mode)
         except CannotSend as exc:
@@ -344,7 +353,21 @@ class BinanceFutures(BinanceLink):
         executed = unsigned(raw, "executedQty")
         if not executed:
             return execution(raw, ZERO, ())
-        return execution(raw, *sums_of(self._trades_of(raw), executed))
+        try:
+            return execution(raw, *sums_of(self._trades_of(raw), executed))
+        except (BinanceAPIException, BrokerError, *UNUSABLE):
+            quote = self._own_sum(raw)
+            if quote is None:
+                raise
+            # What is held must be known, and protected; what it cost in fees will never be told.
+            return replace(execution(raw, quote, ()), note="its trades are not listed: fees unknown")
+
+    def _own_sum(self, raw: Mapping[str, Any]) -> Decimal | None:
+        """What a looked-up order says itself that it turned over, once its trades are late."""
+        age_ms = self._now_ms() - int(raw.get("updateTime") or raw.get("time") or self._now_ms())
+        if "cumQuote" not in raw or age_ms < TRADES_WITHIN_SECONDS * 1000:
+            return None
+        return unsigned(raw, "cumQuote") or None
 
     def _trades_of(self, raw: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         """https://developers.binance.com/docs/derivatives/usds-margined-futures/trade/rest-api/Account-Trade-List:

@@ -210,7 +210,8 @@ class Books:
         for order in sorted(self.on(instrument), key=lambda o: (o.created_at, o.is_entry)):
             if order.is_entry:
                 sign = 1 if order.side is Side.BUY else -1
-            elif order.exits_all:
+            elif order.exits_all and order.status in UNSETTLED:
+                # One that only rests may wait for ever: until then the position is there.
                 sign = 0
         return sign
 
@@ -410,7 +411,14 @@ def _executed(books: Books, before: Order | None, order: Order) -> tuple[Positio
     after, realized = after_trade(position.under(order.rules), trade)
     if after.is_short is not position.is_short and after.protection is not None:
         after = replace(after, protection=None)  # it was meant for the other side
-    return _with_protection(after, order), realized
+    return _with_protection(_dated(position, after, order), order), realized
+
+
+def _dated(before: Position, after: Position, order: Order) -> Position:
+    if not after.is_open:
+        return replace(after, opened_at=None) if after.opened_at else after
+    begins = not before.is_open or before.is_short is not after.is_short
+    return replace(after, opened_at=order.created_at) if begins else after
 
 
 def _with_protection(position: Position, order: Order) -> Position:

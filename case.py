@@ -65,6 +65,7 @@ class Case:
     now: datetime
     broker_problem: str = ""
     market_problem: str = ""
+    foreign_position: str = ""  # what the account holds there that this program did not open
     halted: str = ""
     by_owner: bool = False  # ordered on the control routes or to protect, not by a strategy
     behind: Leg | None = None
@@ -147,7 +148,16 @@ class Case:
         """Of an entry; on spot there is none."""
         if self.is_spot or self.is_exit:
             return ONE
-        return self.signal.leverage or Decimal(self.limits.leverage)
+        return self.signal.leverage or self.bound_leverage or Decimal(self.limits.leverage)
+
+    @cached_property
+    def bound_leverage(self) -> Decimal | None:
+        """Of what is held or under way already: the exchange has one for all of it."""
+        position = self.books.position(self.instrument)
+        if position is not None and position.is_open:
+            return position.leverage
+        entries = (order.leverage for order in self.books.on(self.instrument) if order.is_entry)
+        return next(entries, None)
 
     @cached_property
     def available(self) -> Decimal | None:

@@ -159,9 +159,24 @@ def leverage_is_allowed(case: Case) -> Verdict:
         return _passed("leverage", "Spot has no leverage")
     if leverage > limit:
         return _refused("leverage", f"Leverage above maximum: {plain(leverage)}, maximum is {limit}")
+    if case.bound_leverage not in (None, leverage):
+        bound = _shown(case.bound_leverage)
+        return _refused(
+            "leverage", f"Leverage of {case.signal.symbol} is {bound} as long as something is held or waits"
+        )
     if leverage < ONE or leverage % ONE:
         return _refused("leverage", f"Leverage must be a whole number from 1 to {limit}, was {plain(leverage)}")
     return _passed("leverage", lambda: f"Leverage {plain(leverage)}, maximum is {limit}")
+
+
+def nothing_foreign_is_held(case: Case) -> Verdict:
+    """The exchange keeps one position per symbol: an order of ours would close, or its stop sell, what is the owner's."""
+    if case.is_exit:
+        return _not_for_exits("foreign_position")
+    if case.foreign_position:
+        seen = f"the account holds {case.foreign_position} of {case.signal.symbol} that this program did not open"
+        return _refused("foreign_position", f"Foreign position: {seen}; close it, or trade on an account of its own")
+    return _passed("foreign_position", "Nothing is held that this program did not open")
 
 
 def overtaken(case: Case) -> Verdict:
@@ -406,6 +421,7 @@ CHECKS: tuple[Check, ...] = (
     symbol_is_allowed,
     direction_is_allowed,
     leverage_is_allowed,
+    nothing_foreign_is_held,
     overtaken,
     alert_is_fresh,
     confidence_is_enough,

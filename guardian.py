@@ -74,7 +74,7 @@ class Guardian:
 
     async def _until_all_is_well(self, instrument: Instrument) -> None:
         loop = asyncio.get_running_loop()
-        pause, again, unprotected_since = self._pauses.look, self._pauses.again, loop.time()
+        pause, again, unprotected_since, tries = self._pauses.look, self._pauses.again, loop.time(), 0
         while True:
             try:
                 guard = await self._hands.look(instrument)
@@ -86,11 +86,14 @@ class Guardian:
                 why = _failure(settled)
                 if not why:
                     continue
+                tries += 1
                 refused = any(order.status is OrderStatus.REJECTED for order in settled)
-                if refused or loop.time() - unprotected_since >= self._pauses.give_up:
+                # That a lost request never arrived takes long to prove: that alone is no reason to close.
+                if refused or (tries > 1 and loop.time() - unprotected_since >= self._pauses.give_up):
                     await self._hands.close(instrument, why)
                     await self._while_held(instrument, again)
                     again, unprotected_since = min(again * 2, self._pauses.longest_again), loop.time()
+                    tries = 0
                 else:
                     await asyncio.sleep(self._pauses.resend)
             elif guard.cancel:
@@ -124,5 +127,5 @@ class Guardian:
 
 def _failure(orders: Sequence[Order]) -> str:
     """Why the position is not protected by these orders; empty when it is."""
-    failed = [order for order in orders if order.status in (OrderStatus.REJECTED, OrderStatus.NOT_PLACED)]
-    return "; ".join(f"{order.leg}: {order.note}" for order in failed)
+    failed = [order for order in orders if order.has_ended and not order.executed_quantity]
+    return "; ".join(f"{order.leg} is {order.status} {order.note}" for order in failed)

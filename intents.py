@@ -170,6 +170,8 @@ def order_of(case: Case, received_at: datetime, signal_id: str, now: datetime) -
         reduce_only=case.is_exit and wish.reduce_only,
         exits_all=case.is_exit and wish.is_everything,
         percent_of_position=wish.percent if case.is_exit else None,
+        closes_whatever=case.leg.whatever,
+        after_exit=case.behind is not None,
         leverage=case.leverage,
         protection=case.protection,
     )
@@ -200,6 +202,8 @@ def released_entry(order: Order, books: Books, limits: Limits, halted: str, now:
 
 def released_exit(order: Order, books: Books, view: View, now: datetime) -> Order:
     rules = view.rules or order.rules
+    if order.closes_whatever and (held := books.held(order.instrument)):
+        order = replace(order, side=Side.SELL if held > 0 else Side.BUY)
     closable = books.closable(order.instrument, order.side)
     price, limit = view.price, order.price
     size = sizing.exit_size(sizing.waiting_wish(order), rules, closable, price, order.type, limit, order.side)

@@ -244,7 +244,7 @@ class MarketData:
                 of_positions = set(held(known.broker.account))
                 await self._learn_rules(known, {*of_positions, *expected()})
                 await self._renew_rules(known)
-                await self._prepare(known, known.rules.keys() - of_positions)
+                await self._prepare(known, known.rules.keys() & set(expected()) - of_positions)
                 known.problem, known.failures = "", 0
             except BrokerError as exc:
                 self._failed(known, exc)
@@ -281,7 +281,10 @@ class MarketData:
                 log.warning("%s does not trade %s any more: %s", known.broker.name, symbol, exc)
 
     async def _prepare(self, known: _Known, symbols: Iterable[str]) -> None:
-        """Leverage and margin are set before the first entry comes; not of what is held, which has its own."""
+        """Leverage and margin are set before the first entry comes: of symbols that are meant to be traded.
+
+        Not where something is held or under way: it has its own.
+        """
         leverage = self._leverage()
         for symbol in sorted(symbols):
             if known.prepared.get(symbol) == leverage:

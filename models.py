@@ -277,6 +277,8 @@ class Order:
     reduce_only: bool = False  # closes at most what this program holds
     exits_all: bool = False  # closes everything held: resting orders of the symbol are cancelled first
     percent_of_position: Decimal | None = None  # of an exit that waits
+    closes_whatever: bool = False  # long or short, whatever is held when it leaves
+    after_exit: bool = False  # the second half of a reversal
     # "" is the order that the alert asked for; a reversal has an "exit" before it. Others stand beside it: stop_loss,
     # take_profit, trailing_stop (protection), by_hand (what the owner did at the exchange, taken over).
     leg: str = ""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from broker import Broker, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
@@ -19,6 +19,7 @@ from journal import JournalError
 from market_data import MarketData
 from models import RESTING, Account, DecisionRecord, Execution, Order, OrderStatus, OrderType
 from risk import RiskEngine
+from sizing import View
 from workers import Workers, is_done
 
 log = logging.getLogger("gatehouse.orders")
@@ -39,6 +40,7 @@ class Patience:
     first_look: float = 0.2  # before the first look-up of an unknown order, and growing from there
     longest_look: float = 2.0
     follow: float = 2.0  # between two look-ups of a resting order
+    price: float = 5.0  # for the price that an exit by amount needs; then the last one that was seen has to do
     turn: float = 0.05  # between two looks whether a waiting exit may go
     disk: float = 1.0  # before an outcome that could not be written is written again
     still: float = 0.8  # for orders under way on futures, as what a decision means depends on what is held
@@ -140,25 +142,37 @@ class Orders:
         self._on_change(order)
 
     async def _wait_for_turn(self, order: Order) -> Order:
-        """A waiting exit goes when nothing of its symbol is in doubt any more; a full exit cancels what rests."""
-        pause = self._patience.turn
-        while blockers := self._engine.blockers(order):
-            for other in blockers:
-                if other.status in RESTING:
+        """It goes when nothing of its symbol is in doubt any more; only then what rests, and protects, is cancelled."""
+        loop = asyncio.get_running_loop()
+        pause, since = self._patience.turn, loop.time()
+        while True:
+            blockers = self._engine.blockers(order)
+            view = None
+            if all(other.status in RESTING for other in blockers):
+                view = await self._view_to_leave(order, waited_seconds=loop.time() - since)
+            if view is not None and not blockers:
+                break
+            if view is not None:
+                for other in blockers:
                     await self.cancel(other)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.longest_look)
-        while True:
-            by_amount = order.amount is not None and order.type is OrderType.MARKET
-            view = await self._market.view(
-                order.instrument, None, wants_price=by_amount, patience_seconds=self._patience.view
-            )
-            if not by_amount or view.price is not None or view.price_is_needed:
-                break
-            await asyncio.sleep(self._patience.longest_look)
         released = await self._written(lambda: self._desk.release(order, view))
         self._market.refresh_soon(order.account)
         return released
+
+    async def _view_to_leave(self, order: Order, waited_seconds: float) -> View | None:
+        """None while a price is missing that may still come: without it, nobody knows how much an amount is."""
+        by_amount = order.amount is not None and order.type is OrderType.MARKET and not order.is_entry
+        view = await self._market.view(
+            order.instrument, None, wants_price=by_amount, patience_seconds=self._patience.view
+        )
+        if not by_amount or view.price is not None or view.price_is_needed:
+            return view
+        if waited_seconds < self._patience.price:
+            return None
+        position = self._engine.books.position(order.instrument)
+        return replace(view, price=order.reference_price or (position.last_price if position else None))
 
     async def _place(self, order: Order, ticket: Ticket | None, outcome: Outcome | None) -> Order:
         """One order, handed over once; again only when it certainly never left, and only for a moment.
@@ -179,7 +193,8 @@ class Orders:
                 pause = max(pause, self._patience.longest_look)
             await asyncio.sleep(pause)
             outcome = None
-        never_left = isinstance(outcome, Refused) and outcome.never_left
+        # Once the first half of a reversal is done, the alert is no new try any more.
+        never_left = isinstance(outcome, Refused) and outcome.never_left and not order.after_exit
         return await self.settle(order, execution_of(outcome), never_left=never_left)
 
     async def _hand_over(self, order: Order) -> Outcome:

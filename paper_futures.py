@@ -77,7 +77,7 @@ class PaperFutures(PaperClient):
         if not order.is_entry:
             closes = held.signed > 0 if order.side is Side.SELL else held.signed < 0
             return "" if closes else "ReduceOnly Order is rejected on paper: there is nothing to reduce"
-        needed = (order.quantity or ZERO) * (order.price or price or ZERO) / order.leverage
+        needed = (order.quantity or ZERO) * max(order.price or ZERO, price or ZERO) / order.leverage
         free = self._available()
         if needed <= free:
             return ""

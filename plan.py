@@ -38,6 +38,7 @@ class Leg(NamedTuple):
     is_exit: bool
     side: Side
     wish: Wish
+    whatever: bool = False  # out of what is held when it leaves, long or short
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,10 @@ def _is_target_alone(signal: Signal) -> bool:
 def _close(signal: Signal, held: Held) -> Plan:
     """Whichever way its side points, and never more than is held."""
     named = CLOSES.get(signal.intent or "") if signal.market_position is None else None
-    return _out(signal, held, named or held.heading, sizing.closing_wish(signal))
+    # A way out that is stuck must not keep others from trying: what is held counts, whatever is meant to become of it.
+    there = held if held.heading else held._replace(heading=_sign(held.signed))
+    found = _out(signal, there, named or there.heading, sizing.closing_wish(signal))
+    return found if named else replace(found, legs=(found.legs[0]._replace(whatever=True),))
 
 
 def _reduce(signal: Signal, held: Held, position: int) -> Plan:

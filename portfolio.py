@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 
 from models import ZERO, Fee, Instrument, Market, Protection, Side, SymbolRules
@@ -28,6 +29,7 @@ class Position:
     market: Market = Market.SPOT
     is_short: bool = False
     leverage: Decimal = Decimal(1)
+    opened_at: datetime | None = None  # when its first entry was decided
     protection: Protection | None = None  # where it is to be closed
     # How many of the lots are more than dust; carried along, as counting them anew is too slow for an alert's way.
     counted: int | None = field(default=None, compare=False, repr=False)
@@ -121,7 +123,7 @@ def after_trade(position: Position, trade: Trade) -> tuple[Position, Decimal | N
 
 def _after_opening(position: Position, trade: Trade) -> Position:
     # A fee in the base asset shrinks what arrived; what was paid stays the same, so the average cost carries it.
-    received = trade.quantity - trade.fee_in(position.rules.base_asset)
+    received = trade.quantity - _taken_from_base(position, trade)
     kept = position if position.is_open else replace(position, lots=(), counted=0)
     grows = not trade.opens_lot and bool(kept.lots)
     before = kept.lots[-1] if grows else ZERO
@@ -141,7 +143,7 @@ def _after_opening(position: Position, trade: Trade) -> Position:
 
 def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]:
     """Average-cost method. What was closed beyond the position was the owner's own and earns nothing here."""
-    gone = trade.quantity + trade.fee_in(position.rules.base_asset)
+    gone = trade.quantity + _taken_from_base(position, trade)
     ours = min(gone, position.quantity)
     cost_of_ours = position.cost * ours / position.quantity
     fee = trade.fee_in(position.rules.quote_asset)
@@ -160,6 +162,11 @@ def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]
         last_price=_price(trade) or position.last_price,
     )
     return closed, realized
+
+
+def _taken_from_base(position: Position, trade: Trade) -> Decimal:
+    """Fees that shrink what is held: on spot only. A futures position is as large as its trades, whatever paid them."""
+    return trade.fee_in(position.rules.base_asset) if position.market is Market.SPOT else ZERO
 
 
 def _after_nothing(position: Position, trade: Trade) -> tuple[Position, Decimal]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
@@ -35,8 +35,10 @@ from risk import RiskEngine
 log = logging.getLogger("gatehouse.reconcile")
 
 OUR_IDS = "gh"
-# How far back a trade by hand is looked for when no entry of ours is remembered.
-LOOK_BACK = timedelta(days=7)
+# Coins that went without a trade stay missing: who closed them is asked less and less often, and not all over again.
+FIRST_SEARCH_PAUSE = timedelta(minutes=1)
+LONGEST_SEARCH_PAUSE = timedelta(minutes=30)
+TRADES_LAG = timedelta(minutes=1)  # the exchange may list a trade so much later
 
 Row = dict[str, str]
 
@@ -53,6 +55,16 @@ class Hands(Protocol):
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]: ...
     def tell_owner(self, text: str) -> None: ...
     def changed(self, instrument: Instrument) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A search for who closed so much, in vain: until when trades were read, and when to read on."""
+
+    missing: Decimal
+    read_until: datetime
+    next_at: datetime
+    pause: timedelta
 
 
 class Reconciler:
@@ -73,6 +85,7 @@ class Reconciler:
         self._clock = clock
         self._second_look_seconds = second_look_seconds
         self._strays: set[tuple[Account, str]] = set()
+        self._searches: dict[Instrument, _Search] = {}
         self._lock = asyncio.Lock()
 
     async def take_over_missing(self, account: Account) -> None:
@@ -154,16 +167,21 @@ class Reconciler:
     async def _rows(self, account: Account, broker: Broker) -> list[Row]:
         """Everything that still differs: on spot only what is missing, as the rest of the account is the owner's."""
         there = await self._there(account, broker)
-        rows = []
+        rows, foreign = [], {i: text for i, text in self._engine.foreign.items() if i.account != account}
         for position in self._quiet(account):
             held = there.get(position.instrument, ZERO)
             if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
+                if held > position.quantity and not self._engine.books.on(position.instrument):
+                    foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
         if account.market is Market.FUTURES:
-            rows += await self._foreign(account, broker)
+            rows += await self._foreign(account, broker, foreign)
+        self._engine.foreign = foreign
         return rows
 
-    async def _foreign(self, account: Account, broker: Broker) -> list[Row]:
+    async def _foreign(self, account: Account, broker: Broker, foreign: dict[Instrument, str]) -> list[Row]:
+        """Adds to `foreign` what entries have to keep away from."""
+        before = self._engine.foreign
         books = self._engine.books
         busy = {order.instrument for order in books.orders.values()}
         held: Sequence[HeldThere] = await self._hands.ask(broker.positions)
@@ -172,7 +190,10 @@ class Reconciler:
             instrument = Instrument(*account, one.symbol)
             position = books.position(instrument)
             ours = position is not None and position.is_open and position.side == one.side
+            if not ours and instrument in busy and instrument in before:
+                foreign[instrument] = before[instrument]
             if not ours and instrument not in busy:
+                foreign[instrument] = f"{plain(one.quantity)} {one.side}"
                 rows.append(_row(account, one.symbol, one.side, ZERO, one.quantity))
         return rows
 
@@ -182,12 +203,21 @@ class Reconciler:
         position = self._engine.books.position(instrument)
         if position is None:
             return
-        closes = Side.BUY if position.is_short else Side.SELL
-        opens = Side.SELL if position.is_short else Side.BUY
         now = self._clock()
-        since = self._engine.books.last_entry_at(instrument, opens) or now - LOOK_BACK
+        last = self._searches.get(instrument)
+        again = last if last and last.missing == missing else None
+        if position.opened_at is None or (again and now < again.next_at):
+            return
+        closes = Side.BUY if position.is_short else Side.SELL
+        # From when the position began: before that, the owner's trades were his own.
+        since = again.read_until if again else position.opened_at
+        listed_there = await self._hands.ask(broker.trades_since, instrument.symbol, since)
+        # Only now: an order of ours that traded in between is on the record, and shows that something is under way.
         on_record: list[Order] = await self._hands.run(self._engine.on_record, instrument, since)
-        for listed in await self._hands.ask(broker.trades_since, instrument.symbol, since):
+        if any(order.status not in RESTING for order in self._engine.books.on(instrument)):
+            return
+        wanted = missing
+        for listed in listed_there:
             trade = _not_booked(listed, on_record, since)
             if missing <= 0 or trade is None or trade.side is not closes:
                 continue
@@ -197,6 +227,11 @@ class Reconciler:
             missing -= taken.executed_quantity
             what = f"{plain(taken.executed_quantity)} {instrument} at {instrument.broker}"
             self._hands.tell_owner(f"closed at the exchange by somebody else, taken over into the books: {what}")
+        if missing == wanted:
+            pause = min(again.pause * 5, LONGEST_SEARCH_PAUSE) if again else FIRST_SEARCH_PAUSE
+            self._searches[instrument] = _Search(missing, now - TRADES_LAG, now + pause, pause)
+            return
+        self._searches.pop(instrument, None)
         self._hands.changed(instrument)
 
     # --- orders that the books do not know as live ------------------------------------------------------------------

@@ -155,7 +155,7 @@ def dry_run_reply(signal: Signal, broker: str, preview: Preview) -> dict[str, An
         "dry_run": True,
         "decision": Decision.REJECTED if refused else Decision.ACCEPTED,
         "check": refused.check if refused else None,
-        "reason": refused.reason if refused else "All checks passed; nothing was placed",
+        "reason": refused.reason if refused else preview.note or "All checks passed; nothing was placed",
         "signal": signal_view(signal, broker),
         "checks": [
             {"check": verdict.check, "passed": verdict.passed, "reason": verdict.reason} for verdict in preview.verdicts

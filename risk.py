@@ -89,6 +89,7 @@ class Preview:
 
     verdicts: Sequence[Verdict]
     order: Order | None
+    note: str = ""
 
 
 class RiskEngine:
@@ -100,6 +101,7 @@ class RiskEngine:
         self._ledger = Ledger(journal)
         self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
+        self.foreign: Mapping[Instrument, str] = {}  # positions that the accounts hold and the books do not
         self.journal_problem = ""  # why the last record could not be written
 
     @property
@@ -154,6 +156,10 @@ class RiskEngine:
             return Preview(verdicts, None)
         if case.plan.is_reversal:
             behind = intents.behind_the_exit(case)
+            refused = judge(behind)
+            if refused is not None:
+                note = f"only the way out; no entry after it ({refused.check}): {refused.reason}"
+                return Preview(verdicts, intents.order_of(case, alert.received_at, "", now), note)
             return Preview([*verdicts, *judge_all(behind)], intents.order_of(behind, alert.received_at, "", now))
         return Preview(verdicts, intents.order_of(case, alert.received_at, "", now))
 
@@ -342,6 +348,7 @@ class RiskEngine:
             now,
             broker_problem=alert.broker_problem,
             market_problem=alert.market_problem,
+            foreign_position=self.foreign.get(alert.instrument, ""),
             halted=self.halted or in_force.problem,
             by_owner=alert.by_owner,
         )

@@ -139,7 +139,7 @@ def entry_size(
 ) -> Size:
     """The order's size. `available`: free quote currency. Without a price or a balance the notional stays None."""
     limit_price = on_tick(signal.price, side, rules) if signal.type is OrderType.LIMIT else None
-    price = limit_price or price
+    price = _dearest(limit_price, price, side)
     if wish.quantity is not None:
         quantity = round_down(wish.quantity, quantity_step(rules, signal.type))
         notional = quantity * price if price is not None else None
@@ -153,6 +153,13 @@ def entry_size(
         return Size(limit_price=limit_price)
     quantity = round_down(_DOWN.divide(amount, price), quantity_step(rules, signal.type))
     return Size(quantity=quantity, limit_price=limit_price, notional=quantity * price)
+
+
+def _dearest(limit_price: Decimal | None, price: Decimal | None, side: Side) -> Decimal | None:
+    """What a unit can come to. A sale is filled at its limit or better: far below the market, at the market's price."""
+    if limit_price is None or side is Side.BUY:
+        return limit_price or price
+    return None if price is None else max(limit_price, price)
 
 
 def _quote_amount(wish: Wish, available: Decimal | None, leverage: Decimal) -> Decimal | None:

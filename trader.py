@@ -347,8 +347,11 @@ class Trader:
             self.engine.journal_problem = str(exc)
 
     def _watched(self, account: Account) -> list[str]:
-        positions = self.engine.books.positions.values()
-        return [p.symbol for p in positions if p.instrument.account == account and p.is_open]
+        """Symbols that are held, or have orders under way."""
+        books = self.engine.books
+        held = [instrument for instrument, position in books.positions.items() if position.is_open]
+        busy = [order.instrument for order in books.orders.values()]
+        return [instrument.symbol for instrument in (*held, *busy) if instrument.account == account]
 
     def _to_guard(self) -> set[Instrument]:
         """Positions, and protection that may be left over."""
@@ -367,6 +370,8 @@ class _Hands:
 
     async def look(self, instrument: Instrument) -> Guard:
         trader = self._trader
+        if instrument.account not in trader.brokers:
+            return Guard()  # its keys were taken away
         return await trader._workers.on_thread(
             trader.engine.guard, instrument, trader.market.rules(instrument), trader._clock()
         )
