@@ -161,16 +161,14 @@ def leverage_is_allowed(case: Case) -> Verdict:
         return _refused("leverage", f"Leverage above maximum: {plain(leverage)}, maximum is {limit}")
     if case.bound_leverage not in (None, leverage):
         bound = _shown(case.bound_leverage)
-        return _refused(
-            "leverage", f"Leverage of {case.signal.symbol} is {bound} as long as something is held or waits"
-        )
+        return _refused("leverage", f"Leverage of {case.signal.symbol} is {bound} while something is held or waits")
     if leverage < ONE or leverage % ONE:
         return _refused("leverage", f"Leverage must be a whole number from 1 to {limit}, was {plain(leverage)}")
     return _passed("leverage", lambda: f"Leverage {plain(leverage)}, maximum is {limit}")
 
 
 def nothing_foreign_is_held(case: Case) -> Verdict:
-    """The exchange keeps one position per symbol: an order of ours would close, or its stop sell, what is the owner's."""
+    """The exchange keeps one position per symbol: an order of ours would close, or its stop sell, the owner's."""
     if case.is_exit:
         return _not_for_exits("foreign_position")
     if case.foreign_position:

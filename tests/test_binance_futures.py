@@ -552,11 +552,23 @@ def test_leverage_and_margin_are_set_once_before_the_first_entry(exchange: FakeB
     market = exchange.futures.engine.market("BTCUSDT")
     assert (market.leverage, market.isolated) == (5, True)
     placed(client, an_order())
-    client.prepare("BTCUSDT", D(5))
     assert settings_asked(exchange) == [1, 1, 1]
     placed(client, an_order(leverage=D(7)))
     assert settings_asked(exchange) == [1, 1, 2]
     assert exchange.futures.engine.market("BTCUSDT").leverage == 7
+
+
+@pytest.mark.parametrize("kind", [OrderType.MARKET, OrderType.LIMIT])
+def test_beforehand_nothing_is_changed_under_what_is_held_or_waits(
+    exchange: FakeBinance, client: BinanceFutures, kind: OrderType
+) -> None:
+    """Whose it is does not matter: another leverage would change the margin of what is there."""
+    price = D(50_000) if kind is OrderType.LIMIT else None
+    placed(client, an_order(type=kind, price=price))
+    before = settings_asked(exchange)
+    with pytest.raises(BrokerError, match="its leverage and margin are left as they are"):
+        client.prepare("BTCUSDT", D(7))
+    assert settings_asked(exchange) == before
 
 
 def test_an_entry_that_was_not_prepared_prepares_itself(exchange: FakeBinance, client: BinanceFutures) -> None:

@@ -122,6 +122,11 @@ def overtook(seconds_ago: float, **changes: Any) -> Books:
     return Books(day=NOW.date(), missed={at("BTCUSDT"): replace(missed, **changes)})
 
 
+def held_with_leverage(leverage: int) -> Books:
+    position = Position("BINANCE", "BTCUSDT", RULES, D(1), D(100), (D(1),), market=Market.FUTURES, leverage=D(leverage))
+    return Books(day=NOW.date(), positions={position.instrument: position})
+
+
 FUTURES: dict[str, Any] = {"traded_on": Market.FUTURES}
 SHORT: dict[str, Any] = FUTURES | {"action": Action.SELL}
 BEHIND: dict[str, Any] = {"action": Action.SELL, "prev_market_position": "long", "market_position": "flat"}
@@ -165,6 +170,20 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         {"books": overtook(1, fired_at=fired(3)), "fired_at": fired(3)} | BEHIND,
         "overtaken",
         "Overtaken",
+    ),
+    (
+        checks.nothing_foreign_is_held,
+        SELL | {"foreign_position": "0.1 LONG"},
+        {"foreign_position": "0.1 LONG"},
+        "foreign_position",
+        "Foreign position: the account holds 0.1 LONG of BTCUSDT",
+    ),
+    (
+        checks.leverage_is_allowed,
+        FUTURES | {"leverage": D(5), "books": held_with_leverage(5)},
+        FUTURES | {"leverage": D(4), "books": held_with_leverage(5)},
+        "leverage",
+        "Leverage of BTCUSDT is 5 while something is held or waits",
     ),
     (checks.protection_is_possible, {"stop_loss": D("99.9")}, {"stop_loss": D(100)}, "protection", "Protection not po"),
     (checks.protection_is_possible, SHORT | {"stop_loss": D(101)}, SHORT | {"stop_loss": D(100)}, "protection", "Prot"),
