@@ -38,6 +38,7 @@ OUR_IDS = "gh"
 # Coins that went without a trade stay missing: who closed them is asked less and less often, and not all over again.
 FIRST_SEARCH_PAUSE = timedelta(minutes=1)
 LONGEST_SEARCH_PAUSE = timedelta(minutes=30)
+SLIVER = Decimal("0.01")
 TRADES_LAG = timedelta(minutes=1)  # the exchange may list a trade so much later
 
 Row = dict[str, str]
@@ -227,7 +228,11 @@ class Reconciler:
             missing -= taken.executed_quantity
             what = f"{plain(taken.executed_quantity)} {instrument} at {instrument.broker}"
             self._hands.tell_owner(f"closed at the exchange by somebody else, taken over into the books: {what}")
-        if missing == wanted:
+        if missing == wanted and again and _is_a_sliver(position, missing):
+            gone = TradedThere(position.symbol, "", closes, "", missing, ZERO, (), now)
+            await self._hands.run(self._engine.take_over, instrument, gone, missing, now)
+            self._hands.tell_owner(f"{plain(missing)} {instrument} left {instrument.broker} without a trade: taken off")
+        elif missing == wanted:
             pause = min(again.pause * 5, LONGEST_SEARCH_PAUSE) if again else FIRST_SEARCH_PAUSE
             self._searches[instrument] = _Search(missing, now - TRADES_LAG, now + pause, pause)
             return
@@ -254,6 +259,11 @@ class Reconciler:
             else:
                 rows.append(_row(account, one.symbol, "", ZERO, ZERO) | {"order": one.client_order_id})
         return rows
+
+
+def _is_a_sliver(position: Position, missing: Decimal) -> bool:
+    """So little that a fee or a conversion of dust took it, and enough to have every sale of the rest refused."""
+    return position.market is Market.SPOT and missing <= position.quantity * SLIVER
 
 
 def _not_booked(trade: TradedThere, on_record: Sequence[Order], since: datetime) -> TradedThere | None:

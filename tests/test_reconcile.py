@@ -195,6 +195,18 @@ def test_coins_that_were_withdrawn_are_shown_and_not_sold_in_the_books(scene: Ma
     eventually(lambda: not there.status()["drift"], 5, there.daemon.log)
 
 
+def test_a_sliver_that_went_without_a_trade_does_not_shut_the_way_out(scene: MakeScene) -> None:
+    """A fee or a conversion of dust took it: what is left could not be sold as long as the books hold more."""
+    there = scene("spot", OFTEN)
+    there.enter()
+    there.fake.set_balance("BTC", there.fake.free("BTC") - Decimal("0.00001"))
+    assert there.post("sell")["status"] == "REJECTED"
+    wait_for_drift(there)
+    there.daemon.move_clock(61)
+    eventually(lambda: bool(taken_over(there)), 5, there.daemon.log)
+    assert there.post("sell", comment="again")["status"] == "FILLED"
+
+
 def test_on_spot_the_owners_own_coins_are_neither_shown_nor_touched(scene: MakeScene) -> None:
     there = scene("spot", OFTEN)
     there.fake.set_balance("BTC", 2)
