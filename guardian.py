@@ -128,4 +128,4 @@ class Guardian:
 def _failure(orders: Sequence[Order]) -> str:
     """Why the position is not protected by these orders; empty when it is."""
     failed = [order for order in orders if order.has_ended and not order.executed_quantity]
-    return "; ".join(f"{order.leg} is {order.status} {order.note}" for order in failed)
+    return "; ".join(f"{order.leg}: {order.note or order.status}" for order in failed)
