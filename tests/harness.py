@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,11 @@ class Daemon:
     def move_clock(self, seconds: float) -> None:
         """The daemon's own idea of now; the exchange and the network are not moved."""
         self.clock_file.write_text(str(seconds))
+
+    def today(self) -> str:
+        """The UTC day that the daemon's clock shows."""
+        moved = float(self.clock_file.read_text() or 0) if self.clock_file.exists() else 0.0
+        return f"{datetime.now(UTC) + timedelta(seconds=moved):%Y-%m-%d}"
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
