@@ -392,9 +392,8 @@ def test_a_journal_that_was_moved_away_takes_nothing_more_until_it_is_back(journ
     journal.append([decided(1)])
     away = path.with_name("away.db")
     path.rename(away)
-    for write in (lambda: journal.append([decided(2, key="other")]), journal.probe):
-        with pytest.raises(JournalError, match=r"journal\.db was moved or deleted; stop, put it back"):
-            write()
+    with pytest.raises(JournalError, match=r"journal\.db was moved or deleted; stop, put it back"):
+        journal.append([decided(2, key="other")])
     path.write_bytes(b"")
     with pytest.raises(JournalError, match="was moved or deleted"):
         journal.probe()
