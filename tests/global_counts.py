@@ -21,6 +21,7 @@ from harness import API_KEY, API_SECRET, SECRET, Daemon, Reply, assert_csvs_equa
 
 ENDINGS = {"FILLED", "CANCELED", "EXPIRED", "REJECTED", "NOT_PLACED"}
 STEP = Decimal("0.00001")  # of BTCUSDT, whose rules the made-up symbols have
+STEPS = {"ETHUSDT": Decimal("0.0001")}
 PLACES = {"POST /api/v3/order", "POST /fapi/v1/order", "POST /fapi/v1/algoOrder", "POST /api/v3/orderList/oco"}
 CLOCK_WAS_WRONG = -1021
 
@@ -103,7 +104,9 @@ def assert_records_are_whole(daemon: Daemon, sent: Sent) -> None:
     assert set(answered.values()) <= {1}
     assert rows_lost(daemon, sent) == [], "an answered request has no row"
     owners = sum(row["Strategy"] == "close-all" for row in signals)
-    assert len(rows) - len(answered) - owners <= len(sent.unanswered), "a row that nobody asked for"
+    # Who was told "pending" before the disk had taken the decision was not told its id.
+    nameless = sum(r.status == 202 and not r.body.get("signal_id") for r in sent.replies)
+    assert len(rows) - len(answered) - owners <= len(sent.unanswered) + nameless, "a row that nobody asked for"
     accepted = {row["SignalID"] for row in signals if row["Decision"] == "ACCEPTED"}
     assert accepted == {row["SignalID"] for row in trades}
     endings = Counter(row["ClientOrderID"] for row in trades if row["Status"] in ENDINGS)
@@ -164,15 +167,31 @@ def assert_books_equal_the_exchange(daemon: Daemon, fake: FakeBinance) -> None:
         assert Decimal(row["Quantity"]) == order.executed
         assert Decimal(row["TradeAmount"]) == order.quote_executed
     held = {symbol: net_of_fees(fake, symbol) for symbol in {order.symbol for order in orders.values()}}
-    held = {symbol: quantity for symbol, quantity in held.items() if quantity >= STEP}
+    held = {symbol: quantity for symbol, quantity in held.items() if quantity >= step(symbol)}
     positions = daemon.owner_get("/positions")["positions"]
     assert {p["symbol"]: Decimal(str(p["quantity"])) for p in positions} == held
     status = daemon.owner_get("/status")
     today, day_of = daemon.today(), {row["SignalID"]: row["DateTime"][:10] for row in daemon.signals()}
     days = [day_of[rows[order.client_id]["SignalID"]] for order in orders.values() if order.side == "BUY"]
     assert status["trades_today"] == days.count(today)
-    assert status["open_trades"] == len(held)
+    assert status["open_trades"] == sum(open_entries(fake, symbol) for symbol in held)
     assert status["drift"] == []
+
+
+def step(symbol: str) -> Decimal:
+    return STEPS.get(symbol, STEP)
+
+
+def open_entries(fake: FakeBinance, symbol: str) -> int:
+    """Entries since the symbol was sold out."""
+    net, count = Decimal(0), 0
+    for order in sorted(fake.orders, key=lambda order: order.order_id):
+        if order.symbol == symbol and order.executed:
+            net += order.executed if order.is_buy else -order.executed
+            fees = sum(t.commission for t in fake.trades if t.order_id == order.order_id and order.is_buy)
+            net, count = net - fees, count + order.is_buy
+            count = 0 if net < step(symbol) else count
+    return count
 
 
 def net_of_fees(fake: FakeBinance, symbol: str) -> Decimal:
