@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Nursery:
     """Forks daemons from a process that has everything imported already."""
 
     def __init__(self) -> None:
+        self._starting = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "run_daemon.py"), "--nursery"],
             stdin=subprocess.PIPE,
@@ -51,9 +53,10 @@ class Nursery:
     def start(self, env: Mapping[str, str], cwd: Path, log: Path) -> int:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        with self._starting:
+            self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
 
     def close(self) -> None:
         assert self._process.stdin

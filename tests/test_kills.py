@@ -51,7 +51,6 @@ IN_RECOVERY = ("inside the outcome's transaction", "after the outcome's commit",
 
 kills: Counter[str] = Counter()
 counting = threading.Lock()
-starting = threading.Lock()
 
 
 @dataclass
@@ -72,8 +71,7 @@ class Lane:
         return f"{base}USDT"
 
     def start(self, crash_at: str = "") -> None:
-        with starting:
-            self.daemon.start(wait=False, crash_at=crash_at)
+        self.daemon.start(wait=False, crash_at=crash_at)
 
     def start_and_stay(self) -> None:
         self.start()
@@ -98,6 +96,10 @@ class Lane:
                 self.daemon.wait_until_dead(5)
         count_kill(step)
 
+    def close(self) -> None:
+        self.daemon.kill()
+        self.exchange.stop()
+
     def orders_of(self, symbol: str, side: str) -> list[Order]:
         return [order for order in self.exchange.orders if (order.symbol, order.side) == (symbol, side)]
 
@@ -112,23 +114,26 @@ def lane(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Lane]]:
     lanes: list[Lane] = []
 
     def make(name: str, **settings: object) -> Lane:
-        exchange = FakeBinance(API_KEY, API_SECRET, balances={"USDT": 1_000_000}, weight_limit=10**9).start()
-        exchange.order_limit = 10**6
-        folder = tmp_path / name
-        folder.mkdir()
-        generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
-        quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
-        waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
-        made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
-        made.daemon.set(**waits | settings)
-        made.daemon.move_clock(seconds_to_noon())
-        lanes.append(made)
-        return made
+        lanes.append(new_lane(nursery, tmp_path, name, **settings))
+        return lanes[-1]
 
     yield make
     for made in lanes:
-        made.daemon.kill()
-        made.exchange.stop()
+        made.close()
+
+
+def new_lane(nursery: Nursery, parent: Path, name: str, **settings: object) -> Lane:
+    exchange = FakeBinance(API_KEY, API_SECRET, balances={"USDT": 1_000_000}, weight_limit=10**9).start()
+    exchange.order_limit = 10**6
+    folder = parent / name
+    folder.mkdir()
+    generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
+    quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
+    waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
+    made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
+    made.daemon.set(**waits | settings)
+    made.daemon.move_clock(seconds_to_noon())
+    return made
 
 
 def seconds_to_noon() -> float:
@@ -152,11 +157,22 @@ def exit_of(symbol: str, type_: str) -> Alert:
     return {"symbol": symbol, "side": "SELL"}
 
 
+# The exchange has the order, or will have it in a moment; the daemon does not hear of it.
+LOST_REPLIES: dict[str, dict[str, Any]] = {
+    "reply lost": {"kind": "reset", "executed": True},
+    "late": {"kind": "late", "seconds": LATE_SECONDS, "then": "reset"},
+    "closed": {"kind": "close", "executed": True},
+    "half a body": {"kind": "half_body", "executed": True},
+    "a page": {"kind": "garbage", "executed": True},
+    "a bad gateway": {"kind": "status", "status": 502, "html": True, "executed": True},
+    "timed out there": {"kind": "error", "code": -1007, "executed": True},
+    "another order": {"kind": "other_symbol", "executed": True},
+}
+
+
 def lose_a_reply(lane: Lane, fault: str) -> None:
-    if fault == "reply lost":
-        lane.exchange.fail_next("reset", executed=True)
-    if fault == "late":
-        lane.exchange.fail_next("late", seconds=LATE_SECONDS, then="reset")
+    if fault:
+        lane.exchange.fail_next(**LOST_REPLIES[fault])
 
 
 def kill_and_check(lane: Lane, step: str, side: str, type_: str, fault: str) -> None:
@@ -380,8 +396,7 @@ def kill_around_protection(there: Scene, step: str, cancelling: bool, lost: bool
         there.enter(**STOP_AND_PROFIT)
         there.wait_for(*there.protected(**STOP_AND_PROFIT))
     there.daemon.kill()
-    with starting:
-        there.daemon.start(crash_at=step)
+    there.daemon.start(crash_at=step)
     if lost:
         where = PROTECTION_DELETES if cancelling else PROTECTION_POSTS
         there.fake.fail_next("reset", where[there.kind], executed=True)
@@ -392,8 +407,7 @@ def kill_around_protection(there: Scene, step: str, cancelling: bool, lost: bool
     there.daemon.wait_until_dead(5)
     count_kill(step)
     there.fake.clear_faults()
-    with starting:
-        there.daemon.start()
+    there.daemon.start()
     assert there.post(**alert)["decision"] == "DUPLICATE"
     if cancelling:
         there.wait_until_flat()

@@ -16,7 +16,7 @@ UNDER_WAY = "while the order is under way"
 
 def die_at(stage: Stage, step: str, orders: int) -> None:
     """It dies of an alert, starts, and gets the alert again: `orders` is what the exchange has in the end."""
-    stage.start(crash_at=step)
+    stage.daemon.start(crash_at=step)
     assert stage.try_to_post(symbol="BTCUSDT", side="BUY", comment=step) is None
     stage.daemon.wait_until_dead()
     stage.kills += 1
@@ -108,7 +108,7 @@ def power_loss(stage: Stage) -> None:
     stage.kill()
     later = stage.daemon.folder / "later"
     shutil.copytree(stage.daemon.folder / "logs", later)
-    count = stage.times(3, 40)
+    count = stage.times(2, 40)
     for number in range(count):
         stage.faults += 1
         put_back(stage.daemon, snapshot)
@@ -160,7 +160,7 @@ def crash_loop(stage: Stage) -> None:
     """It never gets as far as to know what became of its order: not one more order leaves, however often it starts."""
     leave_in_doubt(stage)
     stage.break_next("status", LOOK_UP, status=503, times=ALWAYS)
-    for number in range(20):
+    for number in range(stage.times(8, 20)):
         stage.daemon.start(wait=False)
         stage.daemon.wait_until_listening()
         assert stage.daemon.get("/health").status == 503

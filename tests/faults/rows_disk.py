@@ -181,7 +181,7 @@ def second_instance(stage: Stage) -> None:
     second.start(wait=False)
     second.wait_until_dead()
     assert "another instance is already running" in second.log()
-    for number in range(stage.times(5, 40)):
+    for number in range(stage.times(3, 20)):
         stage.faults += 1
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(stage.kill)
