@@ -166,7 +166,7 @@ def drip(connection: socket.socket) -> None:
 
 def brute_force(stage: Stage) -> None:
     stage.start()
-    log_before, count = len(stage.daemon.log()), stage.times(300, 5000)
+    log_before, count = len(stage.daemon.log()), stage.times(100, 400)
     stage.faults += count
     with ThreadPoolExecutor(16) as guessers:
         guesses = guessers.map(

@@ -19,7 +19,7 @@ def reply_lost(stage: Stage, kind: str, **details: Any) -> None:
     """Whatever comes back is no answer: it is looked up, never sent again and never believed."""
     before = len(stage.fake.orders)
     stage.break_next(kind, executed=True, **details)
-    reply = stage.buy(f"{kind} {details}")
+    reply = stage.buy(f"{kind} {details} {before}")
     assert reply["decision"] == "ACCEPTED"
     assert reply["status"] in ("PENDING", "FILLED")
     assert reply.seconds < REPLY_SECONDS
@@ -30,7 +30,7 @@ def reply_lost(stage: Stage, kind: str, **details: Any) -> None:
 def never_arrived(stage: Stage, kind: str, **details: Any) -> None:
     before = len(stage.fake.orders)
     stage.break_next(kind, executed=False, **details)
-    reply = stage.buy(f"{kind} {details} not placed")
+    reply = stage.buy(f"{kind} {details} {before} not placed")
     assert reply["decision"] == "ACCEPTED"
     assert reply["status"] in ("PENDING", "NOT_PLACED")
     stage.daemon.wait_until_settled()
