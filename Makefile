@@ -1,12 +1,14 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
+# make faults every fault of the matrix, then KILLS=1000 times kill -9
 # make clean  remove what these made
 
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
+KILLS ?= 1000
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench faults clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -21,6 +23,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+faults: $(VENV)/.dev
+	@PYTHONPATH=.:tests $(VENV)/bin/python tests/faults/run_faults.py --kills $(KILLS) $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

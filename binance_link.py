@@ -95,6 +95,7 @@ class BinanceLink:
         self._client.REQUEST_RECVWINDOW = RECV_WINDOW_MS
         self._client.session = ExchangeSession(self._client.session.headers)
         self._quiet_until = 0.0
+        self.on_pause: Callable[[float], None] = lambda seconds: None
         self._clock_lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -200,8 +201,13 @@ class BinanceLink:
             seconds = float(exc.response.headers.get("Retry-After", 1))
         except ValueError:
             seconds = 60.0
-        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+        self.leave_alone_for(seconds)
+        self.on_pause(self._quiet_for())
         return seconds
+
+    def leave_alone_for(self, seconds: float) -> None:
+        """Nothing is sent for so long, neither questions nor orders."""
+        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
     def _quiet_for(self) -> float:
         return max(0.0, self._quiet_until - time.monotonic())

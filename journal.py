@@ -6,6 +6,7 @@ Append-only: events, and the CSV rows that they stand for, in the same transacti
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,7 @@ class Journal:
             self.last_event = int(self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()[0])
         except sqlite3.Error as exc:
             raise JournalError(f"cannot open the journal {path.name}: {exc}") from exc
+        self._file = _identity(path)
         self._read_lock = threading.Lock()
         self._keys = self._all_keys()
         self._fresh: dict[str, tuple[tuple[int, str], ...]] = {SIGNALS: (), TRADES: ()}
@@ -117,6 +119,7 @@ class Journal:
 
     def append(self, events: Sequence[Event]) -> None:
         """All of the events, or none. Raises JournalError; then nothing was recorded."""
+        self._refuse_a_lost_file()
         last, first = dict(self._last), self.last_event + 1
         columns = [(number, *_columns(event)) for number, event in enumerate(events, first)]
         rows: list[tuple[str, int, str]] = []
@@ -145,6 +148,7 @@ class Journal:
 
     def probe(self) -> None:
         """Writes nothing that counts. Raises JournalError while the disk does not take it."""
+        self._refuse_a_lost_file()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.execute("INSERT INTO probes VALUES (1)")
@@ -153,6 +157,14 @@ class Journal:
         except sqlite3.Error as exc:
             self._roll_back()
             raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+
+    def _refuse_a_lost_file(self) -> None:
+        """What is written to a file that was deleted or moved away is gone with the process. Raises JournalError."""
+        if _identity(self.path) != self._file:
+            raise JournalError(
+                f"cannot write the journal: {self.path.name} was moved or deleted; stop, put it back with its -wal "
+                "(or restore a backup), and start again"
+            )
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -277,6 +289,14 @@ class Journal:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _read_ahead(path: Path) -> None:

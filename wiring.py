@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker import Broker
 from config import Settings
@@ -17,8 +17,12 @@ from models import Account, Market
 from orders import Patience
 from paper_client import PaperClient
 from paper_futures import PaperFutures
+from pauses import Pauses
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
+
+if TYPE_CHECKING:
+    from binance_link import BinanceLink
 
 
 def utc_now() -> datetime:
@@ -67,7 +71,7 @@ def open_gatehouse(
         csv.open()
     engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings))
     _refuse_to_mix(settings, journal, engine)
-    brokers = build_brokers(settings)
+    brokers = build_brokers(settings, Pauses(settings.log_dir))
     _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
     given = settings.webhook_secret_key
@@ -124,7 +128,7 @@ def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, cl
     )
 
 
-def build_brokers(settings: Settings) -> dict[Account, Broker]:
+def build_brokers(settings: Settings, pauses: Pauses) -> dict[Account, Broker]:
     """Only what is configured. An exchange's library is imported only when there are keys for it."""
     brokers: list[Broker] = []
     for name in settings.brokers:
@@ -133,11 +137,11 @@ def build_brokers(settings: Settings) -> dict[Account, Broker]:
                 paper = PaperClient if market is Market.SPOT else PaperFutures
                 brokers.append(paper(settings.paper_balance_usdt))
             elif name in ("BINANCE", "BINANCE_REAL"):
-                brokers.append(_binance(settings, name, market))
+                brokers.append(_binance(settings, name, market, pauses))
     return {broker.account: broker for broker in brokers}
 
 
-def _binance(settings: Settings, name: str, market: Market) -> Broker:
+def _binance(settings: Settings, name: str, market: Market, pauses: Pauses) -> Broker:
     def given(setting: str) -> Any:
         return getattr(settings, f"{name.lower()}_{setting}")
 
@@ -146,8 +150,18 @@ def _binance(settings: Settings, name: str, market: Market) -> Broker:
     if market is Market.SPOT:
         from binance_client import BinanceClient
 
-        return BinanceClient(name, key, secret, testnet=testnet, api_url=given("api_url") or "")
+        spot = BinanceClient(name, key, secret, testnet=testnet, api_url=given("api_url") or "")
+        _remember_pauses(spot, pauses)
+        return spot
     from binance_futures import BinanceFutures
 
     url, margin = given("futures_api_url") or "", settings.binance_margin_type.upper()
-    return BinanceFutures(name, key, secret, testnet=testnet, api_url=url, margin_type=margin)
+    futures = BinanceFutures(name, key, secret, testnet=testnet, api_url=url, margin_type=margin)
+    _remember_pauses(futures, pauses)
+    return futures
+
+
+def _remember_pauses(broker: BinanceLink, pauses: Pauses) -> None:
+    """As long as it asked an earlier process for it; what it asks this one for is kept for the next."""
+    broker.leave_alone_for(pauses.left(broker.account))
+    broker.on_pause = lambda seconds: pauses.keep(broker.account, seconds)

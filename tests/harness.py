@@ -12,10 +12,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class Nursery:
     """Forks daemons from a process that has everything imported already."""
 
     def __init__(self) -> None:
+        self._starting = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "run_daemon.py"), "--nursery"],
             stdin=subprocess.PIPE,
@@ -50,9 +53,10 @@ class Nursery:
     def start(self, env: Mapping[str, str], cwd: Path, log: Path) -> int:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        with self._starting:
+            self._process.stdin.write(json.dumps({"env": dict(env), "cwd": str(cwd), "log": str(log)}) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
 
     def close(self) -> None:
         assert self._process.stdin
@@ -145,6 +149,11 @@ class Daemon:
     def move_clock(self, seconds: float) -> None:
         """The daemon's own idea of now; the exchange and the network are not moved."""
         self.clock_file.write_text(str(seconds))
+
+    def today(self) -> str:
+        """The UTC day that the daemon's clock shows."""
+        moved = float(self.clock_file.read_text() or 0) if self.clock_file.exists() else 0.0
+        return f"{datetime.now(UTC) + timedelta(seconds=moved):%Y-%m-%d}"
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 

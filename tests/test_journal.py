@@ -385,3 +385,19 @@ def _open_impatiently(path: Path) -> Journal:
         return Journal(path)
     finally:
         journal_module._connect = original
+
+
+def test_a_journal_that_was_moved_away_takes_nothing_more_until_it_is_back(journal: Journal, path: Path) -> None:
+    """What is written to it then would be gone with the process."""
+    journal.append([decided(1)])
+    away = path.with_name("away.db")
+    path.rename(away)
+    with pytest.raises(JournalError, match=r"journal\.db was moved or deleted; stop, put it back"):
+        journal.append([decided(2, key="other")])
+    path.write_bytes(b"")
+    with pytest.raises(JournalError, match="was moved or deleted"):
+        journal.probe()
+    away.replace(path)
+    journal.probe()
+    journal.append([decided(2, key="other")])
+    assert journal.last_event == 2

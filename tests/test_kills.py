@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from fake_binance import FakeBinance
 from fake_matching import Order
+from global_counts import ENDINGS, Sent, assert_global_counts, assert_records_are_whole
 from harness import (
     API_KEY,
     API_SECRET,
@@ -38,8 +39,6 @@ from scenes import Scene
 Alert = dict[str, Any]
 
 PRICE = Decimal(100)
-STEP = Decimal("0.00001")  # of BTCUSDT, whose rules the made-up symbols have
-ENDINGS = {"FILLED", "CANCELED", "EXPIRED", "REJECTED", "NOT_PLACED"}
 
 # The absence of an order is proven so soon after it left; an exchange that is late is less late than that.
 ABSENCE_SECONDS, SLACK_SECONDS, LATE_SECONDS = 0.5, 0.2, 0.15
@@ -52,7 +51,6 @@ IN_RECOVERY = ("inside the outcome's transaction", "after the outcome's commit",
 
 kills: Counter[str] = Counter()
 counting = threading.Lock()
-starting = threading.Lock()
 
 
 @dataclass
@@ -62,8 +60,7 @@ class Lane:
     exchange: FakeBinance
     daemon: Daemon
     name: str
-    replies: list[Reply] = field(default_factory=list)
-    cut_off: int = 0  # requests that got no answer because the process died
+    sent: Sent = field(default_factory=Sent)
     rounds: int = 0
     kills_in_recovery: Iterator[str] = field(default_factory=lambda: itertools.cycle(IN_RECOVERY))
 
@@ -74,8 +71,7 @@ class Lane:
         return f"{base}USDT"
 
     def start(self, crash_at: str = "") -> None:
-        with starting:
-            self.daemon.start(wait=False, crash_at=crash_at)
+        self.daemon.start(wait=False, crash_at=crash_at)
 
     def start_and_stay(self) -> None:
         self.start()
@@ -87,13 +83,7 @@ class Lane:
 
     def post(self, alert: Alert) -> Reply | None:
         """None when the process died before it could answer."""
-        try:
-            reply = self.daemon.post(**alert)
-        except (OSError, HTTPException, ValueError):
-            self.cut_off += 1
-            return None
-        self.replies.append(reply)
-        return reply
+        return self.sent.post(self.daemon, **alert)
 
     def post_until_dead(self, alert: Alert, step: str) -> None:
         """The alert that the process dies of."""
@@ -106,17 +96,12 @@ class Lane:
                 self.daemon.wait_until_dead(5)
         count_kill(step)
 
+    def close(self) -> None:
+        self.daemon.kill()
+        self.exchange.stop()
+
     def orders_of(self, symbol: str, side: str) -> list[Order]:
         return [order for order in self.exchange.orders if (order.symbol, order.side) == (symbol, side)]
-
-    def net_of_fees(self, symbol: str) -> Decimal:
-        """What the exchange gave and took of the base asset."""
-        base, net = symbol.removesuffix("USDT"), Decimal(0)
-        for trade in self.exchange.trades:
-            if trade.symbol == symbol:
-                net += trade.quantity if trade.is_buyer else -trade.quantity
-                net -= trade.commission if trade.commission_asset == base else 0
-        return net
 
 
 def count_kill(step: str) -> None:
@@ -129,23 +114,26 @@ def lane(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Lane]]:
     lanes: list[Lane] = []
 
     def make(name: str, **settings: object) -> Lane:
-        exchange = FakeBinance(API_KEY, API_SECRET, balances={"USDT": 1_000_000}, weight_limit=10**9).start()
-        exchange.order_limit = 10**6
-        folder = tmp_path / name
-        folder.mkdir()
-        generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
-        quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
-        waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
-        made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
-        made.daemon.set(**waits | settings)
-        made.daemon.move_clock(seconds_to_noon())
-        lanes.append(made)
-        return made
+        lanes.append(new_lane(nursery, tmp_path, name, **settings))
+        return lanes[-1]
 
     yield make
     for made in lanes:
-        made.daemon.kill()
-        made.exchange.stop()
+        made.close()
+
+
+def new_lane(nursery: Nursery, parent: Path, name: str, **settings: object) -> Lane:
+    exchange = FakeBinance(API_KEY, API_SECRET, balances={"USDT": 1_000_000}, weight_limit=10**9).start()
+    exchange.order_limit = 10**6
+    folder = parent / name
+    folder.mkdir()
+    generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
+    quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
+    waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
+    made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
+    made.daemon.set(**waits | settings)
+    made.daemon.move_clock(seconds_to_noon())
+    return made
 
 
 def seconds_to_noon() -> float:
@@ -169,11 +157,22 @@ def exit_of(symbol: str, type_: str) -> Alert:
     return {"symbol": symbol, "side": "SELL"}
 
 
+# The exchange has the order, or will have it in a moment; the daemon does not hear of it.
+LOST_REPLIES: dict[str, dict[str, Any]] = {
+    "reply lost": {"kind": "reset", "executed": True},
+    "late": {"kind": "late", "seconds": LATE_SECONDS, "then": "reset"},
+    "closed": {"kind": "close", "executed": True},
+    "half a body": {"kind": "half_body", "executed": True},
+    "a page": {"kind": "garbage", "executed": True},
+    "a bad gateway": {"kind": "status", "status": 502, "html": True, "executed": True},
+    "timed out there": {"kind": "error", "code": -1007, "executed": True},
+    "another order": {"kind": "other_symbol", "executed": True},
+}
+
+
 def lose_a_reply(lane: Lane, fault: str) -> None:
-    if fault == "reply lost":
-        lane.exchange.fail_next("reset", executed=True)
-    if fault == "late":
-        lane.exchange.fail_next("late", seconds=LATE_SECONDS, then="reset")
+    if fault:
+        lane.exchange.fail_next(**LOST_REPLIES[fault])
 
 
 def kill_and_check(lane: Lane, step: str, side: str, type_: str, fault: str) -> None:
@@ -197,8 +196,7 @@ def kill_and_check(lane: Lane, step: str, side: str, type_: str, fault: str) -> 
         let_it_fill(lane, symbol, side)
     wait_for_endings(lane)
     assert_one_order_at_most(lane, symbol, side, step)
-    assert_records_are_whole(lane)
-    assert_books_equal_the_exchange(lane)
+    assert_global_counts(lane.daemon, lane.exchange, lane.sent)
 
 
 def kill_in_recovery(lane: Lane) -> None:
@@ -265,43 +263,6 @@ def assert_one_order_at_most(lane: Lane, symbol: str, side: str, step: str) -> N
         assert len(there) == 1, f"lost: {side} {symbol}"
 
 
-def assert_records_are_whole(lane: Lane) -> None:
-    """Every answered request has its one row, every intent its one ending, and both files are the journal."""
-    assert_csvs_equal_journal(lane.daemon)
-    signals, trades = lane.daemon.signals(), lane.daemon.trades()
-    rows = Counter(row["SignalID"] for row in signals)
-    assert set(rows.values()) <= {1}
-    answered = Counter(reply["signal_id"] for reply in lane.replies if reply.body.get("signal_id"))
-    assert set(answered.values()) <= {1}
-    assert answered.keys() <= rows.keys(), "an answered request has no row"
-    assert len(rows) - len(answered) <= lane.cut_off, "a row that nobody asked for"
-    accepted = {row["SignalID"] for row in signals if row["Decision"] == "ACCEPTED"}
-    assert accepted == {row["SignalID"] for row in trades}
-    endings = Counter(row["ClientOrderID"] for row in trades if row["Status"] in ENDINGS)
-    assert endings == dict.fromkeys((row["ClientOrderID"] for row in trades), 1), "an intent without its one ending"
-    assert all(row.keys() == trades[0].keys() and None not in row.values() for row in trades)
-
-
-def assert_books_equal_the_exchange(lane: Lane) -> None:
-    orders = {order.client_id: order for order in lane.exchange.orders}
-    rows = {row["ClientOrderID"]: row for row in lane.daemon.trades() if row["Status"] in ENDINGS}
-    placed = {client_id for client_id, row in rows.items() if row["Status"] != "NOT_PLACED"}
-    assert placed == orders.keys()
-    for client_id, order in orders.items():
-        row = rows[client_id]
-        assert (row["OrderID"], row["Status"]) == (str(order.order_id), order.status)
-        assert Decimal(row["Quantity"]) == order.executed
-        assert Decimal(row["TradeAmount"]) == order.quote_executed
-    held = {symbol: lane.net_of_fees(symbol) for symbol in {order.symbol for order in orders.values()}}
-    held = {symbol: quantity for symbol, quantity in held.items() if quantity >= STEP}
-    positions = lane.daemon.owner_get("/positions")["positions"]
-    assert {p["symbol"]: Decimal(str(p["quantity"])) for p in positions} == held
-    status = lane.daemon.owner_get("/status")
-    assert status["trades_today"] == sum(1 for order in orders.values() if order.side == "BUY")
-    assert status["open_trades"] == len(held)
-    assert status["drift"] == []
-
-
 def assert_exact_at_the_limit(lane: Lane, limit: str, count: str, reason: str) -> None:
     """After all that, exactly one more passes."""
     now = lane.daemon.owner_get("/status")[count]
@@ -356,7 +317,7 @@ def test_killed_at_any_step_paper_trades_once_and_its_balance_is_right(step: str
         paper.start()
         send_four_times(paper, paper_alert(side, 44000))
         wait_for_endings(paper)
-        assert_records_are_whole(paper)
+        assert_records_are_whole(paper.daemon, paper.sent)
         assert_paper_balance_is_its_trades(paper)
         if side == "SELL":
             assert paper.daemon.owner_get("/status")["open_trades"] == 0, "an exit is still wanted after the restart"
@@ -407,8 +368,7 @@ def test_killed_again_and_again_while_it_recovers_it_finds_the_one_order(lane: C
     there.daemon.wait_until_settled()
     assert [order.status for order in there.orders_of(symbol, "BUY")] == ["FILLED"]
     assert_one_order_at_most(there, symbol, "BUY", "after the broker's answer")
-    assert_records_are_whole(there)
-    assert_books_equal_the_exchange(there)
+    assert_global_counts(there.daemon, there.exchange, there.sent)
 
 
 STOP_AND_PROFIT: Alert = {"stop_loss": 39200, "take_profit": 41600}
@@ -436,8 +396,7 @@ def kill_around_protection(there: Scene, step: str, cancelling: bool, lost: bool
         there.enter(**STOP_AND_PROFIT)
         there.wait_for(*there.protected(**STOP_AND_PROFIT))
     there.daemon.kill()
-    with starting:
-        there.daemon.start(crash_at=step)
+    there.daemon.start(crash_at=step)
     if lost:
         where = PROTECTION_DELETES if cancelling else PROTECTION_POSTS
         there.fake.fail_next("reset", where[there.kind], executed=True)
@@ -448,8 +407,7 @@ def kill_around_protection(there: Scene, step: str, cancelling: bool, lost: bool
     there.daemon.wait_until_dead(5)
     count_kill(step)
     there.fake.clear_faults()
-    with starting:
-        there.daemon.start()
+    there.daemon.start()
     assert there.post(**alert)["decision"] == "DUPLICATE"
     if cancelling:
         there.wait_until_flat()
