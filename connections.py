@@ -78,8 +78,6 @@ class Connection(HttpToolsProtocol):
         if not self._in_head:
             return  # a trailer: a proxy that vouches for X-Forwarded-For may pass on what the sender wrote down here
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise HeadTooLarge
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
