@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from banner import startup_text
 from config import Settings, SettingsError
+from connections import Connection
 from data_folder import FolderError
 from door import Door
 from journal import SIGNALS, TRADES, JournalError
@@ -48,7 +49,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
         yield
         await trader.stop(STOP_SECONDS)
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    # A redirect to the path without its last slash would go wherever the sender's Host header says.
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(BadRequest, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unforeseen)
@@ -149,7 +151,8 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
     config = uvicorn.Config(
         ShortCut(create_app(gate)),
         loop="uvloop",
-        http="httptools",
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

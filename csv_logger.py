@@ -490,6 +490,12 @@ class CsvFile:
             count += 1
             aside = path.with_name(f"{path.stem}.edited-{time}-{count}{path.suffix}")
         os.rename(path, aside)
+        try:
+            # Whoever saved it may have made it anew, with the rights that files usually have.
+            if stat.S_ISREG(os.lstat(aside).st_mode):
+                os.chmod(aside, 0o600)
+        except OSError:
+            pass  # somebody else's file
         log.warning("%s was changed by another program: that is kept as %s and written anew", path.name, aside.name)
 
 

@@ -22,6 +22,7 @@ from web import HEADERS, BadRequest, bearer, error_body, json_reply, read_body
 from wiring import Gatehouse
 
 log = logging.getLogger("gatehouse")
+log_of_strangers = logging.getLogger("gatehouse.strangers")
 
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
 REPLY_SECONDS = 2.1
@@ -29,6 +30,8 @@ CLOSE_ALL_SECONDS = 8.0
 SLOWED_SECONDS = 1.0
 MAX_SLOWED = 100
 MAX_ROWS = 1_000
+# Behind a proxy it may be anything that the sender wrote; it is remembered and told.
+LONGEST_ADDRESS = 64
 
 
 class Door:
@@ -92,10 +95,10 @@ class Door:
 
     async def _unauthorised(self, request: Request) -> Response:
         """One answer for every failure; who keeps guessing waits for it, as long as that costs us nothing."""
-        address = self._address(request)
+        address = self._address(request)[:LONGEST_ADDRESS]
         failures = self._brake.failed(address)
         if failures == 1 or failures % 1000 == 0:
-            log.warning("wrong secret or address: %s, %d in this minute", address, failures)
+            log_of_strangers.warning("wrong secret or address: %s, %d in this minute", address, failures)
         if self._brake.is_on(failures) and self._slowed < MAX_SLOWED:
             self._slowed += 1
             try:

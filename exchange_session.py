@@ -26,6 +26,7 @@ class ExchangeSession(requests.Session):
         super().__init__()
         self.headers.update(headers)
         self._own_headers: dict[str, Any] = dict(self.headers)
+        self._key = str(headers.get("X-MBX-APIKEY", "")).encode()
         # Not from the environment: a proxy has no business between an owner and an exchange.
         self._pools = urllib3.PoolManager(
             maxsize=CONNECTIONS, retries=False, cert_reqs="CERT_REQUIRED", ca_certs=certifi.where()
@@ -67,13 +68,14 @@ class ExchangeSession(requests.Session):
             raise requests.exceptions.SSLError(type(exc).__name__) from None
         except (HTTPError, OSError, ValueError) as exc:
             raise requests.ConnectionError(type(exc).__name__) from None
-        return _response(reply)
+        return _response(reply, self._key)
 
 
-def _response(reply: urllib3.BaseHTTPResponse) -> requests.Response:
+def _response(reply: urllib3.BaseHTTPResponse, key: bytes) -> requests.Response:
     response = requests.Response()
     response.status_code = reply.status
     response.headers = CaseInsensitiveDict(reply.headers)
     response.encoding = "utf-8"
-    response._content = reply.data
+    # An error's text goes to the records and to who sent the alert; one that echoes the request must not show the key.
+    response._content = reply.data.replace(key, b"***") if key else reply.data
     return response

@@ -6,7 +6,9 @@ here the rest is read and all of it becomes one `Signal`. What the words mean is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -75,11 +77,31 @@ def parse_alert(body: bytes, secret: str = "", fields: dict[str, Value] | None =
     `json_fields` made of the body, to spare reading it twice.
     """
     try:
-        return _signal(gather(read_fields(body) if fields is None else fields))
+        return _hiding(secret, _signal(gather(read_fields(body) if fields is None else fields)))
     except AlertError as error:
         problem = error
     # Raised out here: the first error may still carry a secret, and must not hang on to this one as its context.
     raise problem.hiding((secret, *claimed_secrets(body)))
+
+
+# What comes from the alert as it is, and goes into the records and replies.
+TEXTS = ("strategy", "comment", "timeframe", "broker", "account", "product", "order_id", "exchange", "bar_time")
+
+
+def _hiding(secret: str, signal: Signal) -> Signal:
+    """Who wrote the secret into a text too trades as he meant to, but nobody is shown it."""
+    shown = {name: text for name in TEXTS if (text := getattr(signal, name))}
+    hidden: dict[str, Any] = {name: new for name, text in shown.items() if (new := _hidden(secret, text)) != text}
+    return replace(signal, **hidden) if hidden else signal
+
+
+def _hidden(secret: str, text: str) -> str:
+    if len(text) >= values.TEXT_CHARACTERS:  # it was cut, maybe in the middle of the secret
+        beginnings = (secret[:length] for length in range(len(secret) - 1, values.SHORTEST_HIDDEN_SECRET - 1, -1))
+        text = next((text[: -len(part)] + "***" for part in beginnings if text.lower().endswith(part.lower())), text)
+    if len(secret) < values.SHORTEST_HIDDEN_SECRET or secret.lower() not in text.lower():
+        return text
+    return re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
 
 
 def _signal(found: Found) -> Signal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class Gatehouse:
     """Everything that runs, wired. `secret` is the one in force, whether given or made."""
 
     settings: Settings
-    secret: str
+    secret: str = field(repr=False)
     folder: DataFolder
     journal: Journal
     engine: RiskEngine

@@ -7,6 +7,7 @@ everything once and then forks one daemon for every line of JSON on its input: a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -158,8 +159,16 @@ TROUBLES: dict[str, Callable[[], None]] = {
 }
 
 
+def tell_everything() -> None:
+    """Also what is usually too small a matter for the log."""
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger("gatehouse").debug("everything is told")
+
+
 def prepare() -> orders.Patience:
-    """Applies TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the environment."""
+    """Applies TEST_LOG_LEVEL, TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the env."""
+    if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
+        after(app, "set_up_logging", tell_everything)
     step = os.environ.get("TEST_CRASH_AT")
     if step:
         (STEPS | PROTECTION_STEPS | MORE_STEPS)[step]()

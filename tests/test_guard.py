@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_network
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard import FAILURES_PER_MINUTE, REMEMBERED_ADDRESSES, Brake, SecretGuard, address_is_allowed, client_address
+from log_setup import Sparing
 
 SECRET = "Correct-Horse.Battery_Staple"
 
@@ -126,3 +128,22 @@ def test_an_address_is_in_the_list_or_it_is_not(address: str, allowed: bool) -> 
 @pytest.mark.parametrize("address", ["52.89.214.238", "", "anything"])
 def test_an_empty_list_allows_all(address: str) -> None:
     assert address_is_allowed(address, [])
+
+
+# --- the log that strangers write to ------------------------------------------------------------------------------
+
+
+def test_only_so_many_warnings_of_a_minute_are_written_and_the_next_one_tells_how_many_were_not() -> None:
+    clock = Clock()
+    sparing = Sparing(2, clock)
+
+    def said(level: int, *args: object) -> str | None:
+        record = logging.LogRecord("x", level, "", 0, "guess %s", args, None)
+        return record.getMessage() if sparing.filter(record) else None
+
+    assert [said(logging.WARNING, number) for number in range(5)] == ["guess 0", "guess 1", None, None, None]
+    assert said(logging.ERROR, 5) == "guess 5"
+    clock.now += 60.1
+    assert said(logging.WARNING, 6) == "guess 6 (3 like this were left out)"
+    assert said(logging.WARNING, 7) == "guess 7"
+    assert said(logging.WARNING, 8) is None

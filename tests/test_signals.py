@@ -1143,6 +1143,23 @@ def test_a_secret_in_the_wrong_field_is_not_shown() -> None:
     assert error.seen == "padding padding padding ***"
 
 
+def test_a_secret_in_a_text_is_not_shown_but_trades() -> None:
+    secret = "Correct-Horse.Battery"
+    body = {
+        "symbol": "BTCUSDT",
+        "side": "buy",
+        "strategy": f"a {secret} b",
+        "comment": secret * 10,
+        "account": "x" * 190,
+    }
+    body |= {"timeframe": secret.upper(), "exchange": secret, "order_id": "x" * 190 + secret}
+    signal = parse_alert(json.dumps(body).encode(), secret)
+    assert (signal.action, signal.strategy, signal.timeframe, signal.exchange) == (Action.BUY, "a *** b", "***", "***")
+    assert signal.comment == "***" * 10
+    assert signal.order_id == "x" * 190 + "***"
+    assert signal.account == "x" * 190
+
+
 def test_the_first_error_does_not_hang_on_to_the_last() -> None:
     error = refused(secret=SECRET, side=SECRET)
     assert error.__cause__ is None
