@@ -1,12 +1,13 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
+# make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
 # make clean  remove what these made
 
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench sheets clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -18,6 +19,9 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted: $(VENV)/bin/ruff format ." >&2; exit 1; }
 	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests bench
+
+sheets: $(VENV)/.dev
+	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
