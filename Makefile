@@ -1,13 +1,14 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
+# make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 
 PYTHON ?= python3
 VENV := .venv
 ARGS ?=
 
-.PHONY: run test lint bench sheets clean
+.PHONY: run test lint bench sheets pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -26,6 +27,14 @@ sheets: $(VENV)/.dev
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
+pins: $(VENV)/bin/python
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(VENV)/bin/python -m venv "$$tools" && \
+	"$$tools/bin/pip" install -qq --disable-pip-version-check pip-tools==7.6.2 && \
+	for each in requirements requirements-dev; do \
+		CUSTOM_COMPILE_COMMAND="make pins" "$$tools/bin/pip-compile" -q --generate-hashes --no-annotate --strip-extras \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS) $$each.in || exit 1; \
+	done
+
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -33,12 +42,12 @@ clean:
 # The stamps are touched last: an install that broke off is done again.
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	@echo "installing what the daemon needs ..."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what the tests need ..."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@ $(VENV)/.run
 
 $(VENV)/bin/python:
