@@ -1,6 +1,7 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
+# make faults fail every single call on the disk, and cut the power after each (needs strace)
 # make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 ARGS ?=
 
-.PHONY: run test lint bench sheets pins clean
+.PHONY: run test lint bench sheets faults pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -23,6 +24,9 @@ lint: $(VENV)/.dev
 
 sheets: $(VENV)/.dev
 	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
+
+faults: $(VENV)/.dev
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py $(ARGS)
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
