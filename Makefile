@@ -1,6 +1,9 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make faults every fault of the matrix, then KILLS=1000 times kill -9
+# make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
+# make disk-faults fail every single call on the disk, and cut the power after each (needs strace)
+# make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 
 PYTHON ?= python3
@@ -8,7 +11,7 @@ VENV := .venv
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: run test lint bench faults clean
+.PHONY: run test lint bench faults sheets disk-faults pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -21,11 +24,25 @@ lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted: $(VENV)/bin/ruff format ." >&2; exit 1; }
 	@$(VENV)/bin/mypy --strict --no-error-summary *.py tests bench
 
+sheets: $(VENV)/.dev
+	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
+
+disk-faults: $(VENV)/.dev
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py $(ARGS)
+
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
 faults: $(VENV)/.dev
 	@PYTHONPATH=.:tests $(VENV)/bin/python tests/faults/run_faults.py --kills $(KILLS) $(ARGS)
+
+pins: $(VENV)/bin/python
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(VENV)/bin/python -m venv "$$tools" && \
+	"$$tools/bin/pip" install -qq --disable-pip-version-check pip-tools==7.6.2 && \
+	for each in requirements requirements-dev; do \
+		CUSTOM_COMPILE_COMMAND="make pins" "$$tools/bin/pip-compile" -q --generate-hashes --no-annotate --strip-extras \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS) $$each.in || exit 1; \
+	done
 
 clean:
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -34,12 +51,12 @@ clean:
 # The stamps are touched last: an install that broke off is done again.
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	@echo "installing what the daemon needs ..."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what the tests need ..."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@ $(VENV)/.run
 
 $(VENV)/bin/python:

@@ -130,8 +130,32 @@ def test_railway_runs_one_daemon_that_never_sleeps_and_has_time_to_stop() -> Non
     assert deploy["drainingSeconds"] >= 10
 
 
-def test_every_requirement_is_pinned_exactly() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
-        loose = [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9.]*|-r requirements\.txt", line)]
-        assert loose == []
+REQUIREMENT = re.compile(r"([a-z0-9.-]+==[0-9][0-9.]*)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
+
+
+def pins_of(name: str) -> dict[str, set[str]]:
+    return {
+        pin: set(re.findall("[0-9a-f]{64}", hashes)) for pin, hashes in REQUIREMENT.findall((ROOT / name).read_text())
+    }
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_is_pinned_to_a_version_and_its_hashes_and_nothing_else_is_said(name: str) -> None:
+    rest = REQUIREMENT.sub("", (ROOT / name).read_text()).splitlines()
+    assert [line for line in rest if not line.startswith("#")] == []
+    assert not any("://" in line for line in rest), "where packages come from is the business of who installs them"
+    pinned = {pin.partition("==")[0] for pin in pins_of(name)}
+    asked_for = (ROOT / name.replace(".txt", ".in")).read_text().splitlines()
+    assert {line for line in asked_for if not line.startswith(("#", "-r "))} <= pinned
+
+
+def test_the_tests_run_on_what_the_daemon_runs_on() -> None:
+    assert pins_of("requirements.txt").items() <= pins_of("requirements-dev.txt").items()
+
+
+def test_nothing_is_installed_without_its_hash() -> None:
+    installs = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line and " -r " in line
+    ]
+    assert len(installs) == 2
+    assert all("--require-hashes" in line for line in installs)

@@ -1,0 +1,218 @@
+"""The disk fails the running daemon, call by call: the kernel itself says no, by way of strace.
+
+Every call of the journal in turn with `make faults`; a handful of them otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fake_binance import FakeBinance
+from harness import Daemon, Reply, assert_csvs_equal_journal, binance, eventually
+
+STRACE = shutil.which("strace") or ""
+needs_strace = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubuntu: apt-get install strace)")
+
+EVERY = "EVERY_FAULT" in os.environ
+REPLY_SECONDS = 2.5
+HEALED_SECONDS = 6.0
+WAL, SIGNALS, TRADES = "journal.db-wal", "signals.csv", "trades.csv"
+ORDERS = "POST /api/v3/order"
+
+# So many calls are the two commits of an accepted alert, of the decision and of the outcome.
+COMMITS = {"pwrite64": range(1, 22) if EVERY else (1, 12), "fdatasync": range(1, 5) if EVERY else (1, 2)}
+JOURNAL_FAULTS = [(call, number) for call, numbers in COMMITS.items() for number in numbers]
+
+
+@contextmanager
+def faults(daemon: Daemon, call: str, what: str, *names: str) -> Iterator[None]:
+    """While it lasts, these calls of the daemon on these files of its folder end as strace is told."""
+    paths = [argument for name in names for argument in ("-P", str(daemon.folder / "logs" / name))]
+    tracer = subprocess.Popen(
+        [STRACE, "-f", "-p", str(daemon.pid), "-o", os.devnull, *paths, "-e", f"inject={call}:{what}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tracer.stderr
+    said = tracer.stderr.readline()
+    if "attached" not in said:
+        tracer.wait()
+        pytest.skip(f"strace may not look into other processes here: {said.strip()}")
+    try:
+        yield
+    finally:
+        tracer.terminate()
+        tracer.communicate(timeout=10)
+
+
+def buy(daemon: Daemon, number: object) -> Reply:
+    return daemon.post(symbol="BTCUSDT", side="BUY", amount_usdt=10, price=43000, comment=number)
+
+
+@pytest.fixture
+def rich(daemon_with: Callable[..., Daemon], exchange: FakeBinance) -> Daemon:
+    exchange.set_balance("USDT", 100_000)
+    return daemon_with(
+        **binance(exchange, cooldown_seconds=0, max_open_trades=1000, max_trades_per_day=1000, dedupe_seconds=600)
+    ).start()
+
+
+# --- the journal ------------------------------------------------------------------------------------------------------
+
+
+@needs_strace
+def test_whichever_call_on_the_journal_fails_no_order_is_lost_doubled_or_unrecorded(
+    rich: Daemon, exchange: FakeBinance
+) -> None:
+    refused = 0
+    for number, (call, which) in enumerate(JOURNAL_FAULTS):
+        before = len(exchange.calls(ORDERS))
+        with faults(rich, call, f"error=EIO:when={which}", WAL):
+            reply = buy(rich, number)
+        sent = len(exchange.calls(ORDERS)) - before
+        assert reply.seconds < REPLY_SECONDS
+        assert (reply.status, sent) in ((503, 0), (200, 1), (202, 1)), (call, which, reply.body)
+        refused += reply.status == 503
+        eventually(rich.is_healthy, HEALED_SECONDS, lambda: "it does not heal")
+        rich.wait_until_settled()
+        again = buy(rich, number)
+        assert (again["decision"], again["status"]) == ("ACCEPTED" if reply.status == 503 else "DUPLICATE", "FILLED")
+        assert len(exchange.calls(ORDERS)) == before + 1, (call, which)
+    assert 0 < refused < len(JOURNAL_FAULTS), "before the order left, and after"
+    assert_csvs_equal_journal(rich)
+    trades = rich.trades()
+    assert len(trades) == len(JOURNAL_FAULTS)
+    rich.restart()
+    assert rich.owner_get("/status")["open_trades"] == len(JOURNAL_FAULTS)
+    assert rich.trades() == trades
+
+
+@needs_strace
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+def test_while_every_call_on_the_journal_fails_nothing_leaves_and_killed_then_nothing_appears(
+    call: str, rich: Daemon, exchange: FakeBinance
+) -> None:
+    """What was written but could not be brought to the disk may still be read by the next start: it never trades."""
+    with faults(rich, call, "error=EIO", WAL):
+        for number in range(3):
+            reply = buy(rich, number)
+            assert (reply.status, reply["error"]) == (503, "the journal cannot be written; nothing was placed")
+            assert reply.seconds < REPLY_SECONDS
+        assert rich.get("/health").status == 503
+        rich.kill()
+    rich.start()
+    rich.wait_until_settled()
+    assert exchange.calls(ORDERS) == []
+    assert buy(rich, "afterwards")["status"] == "FILLED"
+    assert len(exchange.calls(ORDERS)) == 1
+    assert rich.owner_get("/status")["open_trades"] == 1
+    assert_csvs_equal_journal(rich)
+
+
+@needs_strace
+def test_on_a_slow_disk_the_answers_still_come_in_time(rich: Daemon, exchange: FakeBinance) -> None:
+    with faults(rich, "fdatasync", "delay_enter=500000", WAL), ThreadPoolExecutor(4) as senders:
+        started = time.monotonic()
+        replies = list(senders.map(lambda number: buy(rich, number), range(4)))
+        assert time.monotonic() - started > 0.5, "the disk was slow"
+        assert [(reply.status in (200, 202), reply["decision"]) for reply in replies] == [(True, "ACCEPTED")] * 4
+        assert max(reply.seconds for reply in replies) < REPLY_SECONDS
+    rich.wait_until_settled()
+    assert len(exchange.calls(ORDERS)) == 4
+    assert_csvs_equal_journal(rich)
+
+
+# --- the CSV files ----------------------------------------------------------------------------------------------------
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    "call", ["write", "write,ftruncate", "openat", "%stat,fstat,newfstatat"] if EVERY else ["write,ftruncate"]
+)
+def test_csv_files_that_cannot_be_written_lag_say_so_and_catch_up(call: str, rich: Daemon) -> None:
+    buy(rich, "before")
+    with faults(rich, call, "error=EIO", SIGNALS, TRADES):
+        reply = buy(rich, "meanwhile")
+        assert (reply.status, reply["status"]) == (200, "FILLED")
+        assert reply.seconds < REPLY_SECONDS
+        status = rich.owner_get("/status")
+        assert status["csv_lag"] == {"signals": 1, "trades": 1}
+        for name, problem in status["csv_problems"].items():
+            assert problem.startswith(f"{name}.csv cannot be written (Input/output error): check the disk")
+        assert len(status["csv_problems"]) == 2
+        assert rich.get("/health").status == 200, "orders do not need it"
+    eventually(
+        lambda: rich.owner_get("/status")["csv_lag"] == {"signals": 0, "trades": 0}, 5, lambda: "it does not catch up"
+    )
+    assert rich.owner_get("/status")["csv_problems"] == {}
+    assert_csvs_equal_journal(rich)
+    assert list(rich.folder.glob("logs/*edited*")) == []
+
+
+@needs_strace
+@pytest.mark.parametrize("which", [1, 2, 3] if EVERY else [2])
+def test_one_failing_write_among_many_leaves_no_torn_and_no_double_row(which: int, rich: Daemon) -> None:
+    with faults(rich, "write", f"error=EIO:when={which}", SIGNALS, TRADES):
+        for number in range(3):
+            assert buy(rich, number)["status"] == "FILLED"
+    assert rich.log().count(".csv cannot be written (Input/output error)") == 1
+    assert_csvs_equal_journal(rich)
+    assert len(rich.signals()) == len(rich.trades()) == 3
+
+
+# --- a disk that is full ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MiB: its last write is a short one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "gatehouse-test", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_on_a_full_disk_nothing_leaves_and_with_room_again_all_is_as_if_it_had_never_been_full(
+    small_disk: Path, daemon_with: Callable[..., Daemon], exchange: FakeBinance
+) -> None:
+    daemon = daemon_with(
+        **binance(exchange, cooldown_seconds=0, max_open_trades=1000, max_trades_per_day=1000),
+    )
+    (daemon.folder / "logs").symlink_to(small_disk)
+    daemon.start()
+    assert buy(daemon, "before")["status"] == "FILLED"
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        fill_up(file.fileno())
+    replies = [buy(daemon, number) for number in range(40)]
+    placed = [reply for reply in replies if reply.status != 503]
+    assert max(reply.seconds for reply in replies) < REPLY_SECONDS
+    assert len(exchange.calls(ORDERS)) == 1 + len(placed)
+    assert daemon.owner_get("/status")["csv_lag"]["signals"] > 0 or daemon.get("/health").status == 503
+    ballast.unlink()
+    eventually(daemon.is_healthy, HEALED_SECONDS, lambda: "it does not heal")
+    daemon.wait_until_settled()
+    assert buy(daemon, "afterwards")["status"] == "FILLED"
+    assert len(exchange.calls(ORDERS)) == 2 + len(placed)
+    assert_csvs_equal_journal(daemon)
+    assert len(daemon.trades()) == 2 + len(placed)
+
+
+def fill_up(fd: int) -> None:
+    for size in (1 << 16, 1 << 8, 1):
+        try:
+            while True:
+                os.write(fd, b"x" * size)
+        except OSError:
+            pass  # full; perhaps a smaller piece still fits
