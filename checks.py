@@ -170,7 +170,7 @@ def leverage_is_allowed(case: Case) -> Verdict:
 
 
 def nothing_foreign_is_held(case: Case) -> Verdict:
-    """The exchange keeps one position per symbol: an order of ours would close, or its stop sell, what is the owner's."""
+    """The exchange keeps one position per symbol: our order would close, or its stop sell, what is the owner's."""
     if case.is_exit:
         return _not_for_exits("foreign_position")
     if case.foreign_position:
