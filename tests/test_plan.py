@@ -44,6 +44,11 @@ def closes(side: Side, wish: Wish = ALL) -> tuple[Leg, ...]:
     return (Leg(True, side, wish),)
 
 
+def leaves(side: Side, wish: Wish = ALL) -> tuple[Leg, ...]:
+    """Whatever is held when the order leaves, be it the other side by then."""
+    return (Leg(True, side, wish, whatever=True),)
+
+
 def some(quantity: int | str, *, only_held: bool = False) -> Wish:
     return Wish(quantity=D(quantity), reduce_only=only_held)
 
@@ -64,13 +69,13 @@ FUTURES: list[tuple[int, dict[str, Any], tuple[Leg, ...]]] = [
     (3, SELL | {"quantity": 1}, closes(S, some(1, only_held=True))),
     (3, SELL | {"percent": 50}, closes(S, Wish(percent=D(50), reduce_only=True))),
     # out, whichever way the side points
-    (1, CLOSE, closes(S)),
-    (-1, CLOSE, closes(B)),
-    (3, CLOSE | {"quantity": 1}, closes(S, some(1, only_held=True))),
-    (1, SELL | {"market_position": "flat", "quantity": 5}, closes(S)),
-    (1, BUY | {"market_position": "flat"}, closes(S)),
-    (-1, SELL | {"market_position": "flat"}, closes(B)),
-    (1, SELL | {"position_size": 0, "quantity": 5}, closes(S)),
+    (1, CLOSE, leaves(S)),
+    (-1, CLOSE, leaves(B)),
+    (3, CLOSE | {"quantity": 1}, leaves(S, some(1, only_held=True))),
+    (1, SELL | {"market_position": "flat", "quantity": 5}, leaves(S)),
+    (1, BUY | {"market_position": "flat"}, leaves(S)),
+    (-1, SELL | {"market_position": "flat"}, leaves(B)),
+    (1, SELL | {"position_size": 0, "quantity": 5}, leaves(S)),
     (1, SELL | {"reduce_only": True}, closes(S)),
     (1, SELL | {"intent": "close_long"}, closes(S)),
     # a stated target on the other side: out, then in
@@ -94,7 +99,7 @@ FUTURES: list[tuple[int, dict[str, Any], tuple[Leg, ...]]] = [
     (3, TARGET | {"position_size": 1}, closes(S, some(2, only_held=True))),
     (-3, TARGET | {"position_size": -1}, closes(B, some(2, only_held=True))),
     (2, TARGET | {"position_size": -1}, closes(S) + opens(S, some(1))),
-    (2, TARGET | {"position_size": 0}, closes(S)),
+    (2, TARGET | {"position_size": 0}, leaves(S)),
     (0, BUY | {"quantity": 1, "position_size": 3}, opens(B, some(3))),
     (2, BUY | {"quantity": 1, "position_size": 3}, opens(B, some(1))),
     (3, SELL | {"quantity": 1, "position_size": 1}, closes(S, some(2, only_held=True))),
