@@ -551,6 +551,7 @@ def test_leverage_and_margin_are_set_once_before_the_first_entry(exchange: FakeB
     assert settings_asked(exchange) == [1, 1, 1]
     market = exchange.futures.engine.market("BTCUSDT")
     assert (market.leverage, market.isolated) == (5, True)
+    client.prepare("BTCUSDT", D(5))
     placed(client, an_order())
     assert settings_asked(exchange) == [1, 1, 1]
     placed(client, an_order(leverage=D(7)))
@@ -558,17 +559,16 @@ def test_leverage_and_margin_are_set_once_before_the_first_entry(exchange: FakeB
     assert exchange.futures.engine.market("BTCUSDT").leverage == 7
 
 
-@pytest.mark.parametrize("kind", [OrderType.MARKET, OrderType.LIMIT])
-def test_beforehand_nothing_is_changed_under_what_is_held_or_waits(
-    exchange: FakeBinance, client: BinanceFutures, kind: OrderType
+@pytest.mark.parametrize("order", [an_order(), a_limit("59000")], ids=["a position", "an order"])
+def test_nothing_is_prepared_where_there_is_a_position_or_an_order(
+    exchange: FakeBinance, client: BinanceFutures, order: Order
 ) -> None:
-    """Whose it is does not matter: another leverage would change the margin of what is there."""
-    price = D(50_000) if kind is OrderType.LIMIT else None
-    placed(client, an_order(type=kind, price=price))
-    before = settings_asked(exchange)
-    with pytest.raises(BrokerError, match="its leverage and margin are left as they are"):
+    placed(client, order)
+    with pytest.raises(BrokerError, match="has a position or orders there"):
         client.prepare("BTCUSDT", D(7))
-    assert settings_asked(exchange) == before
+    assert exchange.futures.engine.market("BTCUSDT").leverage == 5
+    client.prepare("ETHUSDT", D(7))
+    assert exchange.futures.engine.market("ETHUSDT").leverage == 7
 
 
 def test_an_entry_that_was_not_prepared_prepares_itself(exchange: FakeBinance, client: BinanceFutures) -> None:
@@ -582,6 +582,18 @@ def test_what_is_right_already_is_not_set(exchange: FakeBinance) -> None:
     client = a_client(exchange, margin_type="CROSSED")
     client.prepare("BTCUSDT", D(20))
     assert settings_asked(exchange) == [1, 0, 0]
+
+
+def test_an_entry_whose_preparation_takes_too_long_is_not_sent_any_more(
+    exchange: FakeBinance, client: BinanceFutures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waited for it may have given it up, and have proven that it is not there."""
+    monkeypatch.setattr("binance_futures.READY_WITHIN_SECONDS", 0.3, raising=False)
+    for where in SETTINGS:
+        exchange.fail_next("delay", where=where, seconds=0.15, executed=True)
+    assert refused(client.place(an_order())).never_left
+    assert not exchange.calls(ORDER)
+    assert placed(client, an_order()).execution.status is S.FILLED
 
 
 def test_a_way_out_needs_no_leverage(exchange: FakeBinance, client: BinanceFutures) -> None:
@@ -777,6 +789,24 @@ def test_without_its_trades_an_order_is_filled_at_an_unknown_price(
     assert 0.9 < time.monotonic() - began < 1.8
     exchange.lookup_lag_seconds = 0
     assert found(client, order).execution.executed_quote == 600
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "garbage", "body": "[]"}], ids=str)
+def test_an_order_whose_trades_are_never_listed_counts_by_its_own_sum_after_a_while(
+    exchange: FakeBinance, client: BinanceFutures, fault: dict[str, Any]
+) -> None:
+    exchange.fail_next(where="GET /fapi/v1/userTrades", times=10**6, **fault)
+    order = an_order()
+    assert isinstance(client.place(order), Unknown)
+    assert isinstance(client.look_up(order), NoAnswer)
+    real = exchange.clock
+    exchange.clock = lambda: real() + 10
+    client.keep_warm()
+    execution = found(client, order).execution
+    assert (execution.status, execution.executed_quantity, execution.executed_quote) == (S.FILLED, D("0.01"), D(600))
+    assert (execution.fees, execution.note) == ((), "its trades are not listed: fees unknown")
+    client.place(an_exit(reduce_only=True))
+    assert exchange.futures.amount("BTCUSDT") == 0
 
 
 @pytest.mark.parametrize(

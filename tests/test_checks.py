@@ -149,6 +149,13 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
     (checks.leverage_is_allowed, FUTURES | {"leverage": D(10)}, FUTURES | {"leverage": D(11)}, "leverage", "Lev"),
     (checks.leverage_is_allowed, FUTURES | {"leverage": D(1)}, FUTURES | {"leverage": D("0.5")}, "leverage", "Lev"),
     (checks.leverage_is_allowed, FUTURES | {"leverage": D(2)}, FUTURES | {"leverage": D("2.5")}, "leverage", "Lev"),
+    (
+        checks.nothing_foreign_is_held,
+        FUTURES,
+        FUTURES | {"foreign_position": "0.1 LONG"},
+        "foreign_position",
+        "Foreign position: the account holds 0.1 LONG of BTCUSDT",
+    ),
     (checks.direction_is_allowed, SHORT | {"direction": "short"}, SHORT | {"direction": "long"}, "direction", "Dir"),
     (
         checks.overtaken,

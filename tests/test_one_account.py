@@ -48,6 +48,10 @@ def leverages_set(there: Scene, symbol: str) -> list[str]:
     return [c.params["leverage"] for c in there.fake.calls("POST /fapi/v1/leverage") if c.params["symbol"] == symbol]
 
 
+def looks_at_the_balance(there: Scene) -> int:
+    return sum(call.path.endswith(("/balance", "/v3/account")) for call in there.fake.requests)
+
+
 def drift(there: Scene) -> Any:
     return there.status()["drift"]
 
@@ -102,9 +106,11 @@ def test_protection_stays_while_the_way_out_waits_for_an_order_in_doubt(scene: M
         when=lambda call: call.params.get("origClientOrderId") not in known,
     )  # fmt: skip
     there.fake.inject(in_doubt)
-    there.post("buy", quantity="0.01", comment="its reply is lost")
+    entry = threading.Thread(target=lambda: there.post("buy", quantity="0.01", comment="its reply is lost"))
+    entry.start()
+    time.sleep(0.3)
     assert there.post("close")["status"] == "PENDING"
-    time.sleep(1)
+    entry.join()
     assert there.waiting() == before
     there.fake.clear_faults()
     there.wait_until_flat()
@@ -147,12 +153,14 @@ def test_a_reversal_whose_entry_never_left_says_so_and_is_no_new_try(scene: Make
     there.wait_until_flat()
 
 
-def test_a_flat_alert_behind_a_failing_reversal_closes_what_is_held_then(scene: MakeScene) -> None:
+@pytest.mark.parametrize("fails", [True, False], ids=["still long", "short by then"])
+def test_a_flat_alert_behind_a_reversal_closes_what_is_held_when_it_leaves(scene: MakeScene, fails: bool) -> None:
     there = scene("futures")
     there.enter(stop_loss_percent=2)
     there.wait_for(*there.protected(stop_loss=39200))
     there.fake.inject(Fault("delay", "DELETE /fapi/v1/algoOrder", seconds=1.2, executed=True))
-    there.fake.inject(Fault("error", ORDER, code=-4131))
+    if fails:
+        there.fake.inject(Fault("error", ORDER, code=-4131))
     said = {"market_position": "short", "quantity": "0.02", "position_size": "-0.01"}
     reversal = threading.Thread(target=lambda: there.post("sell", **said))
     reversal.start()
@@ -160,13 +168,14 @@ def test_a_flat_alert_behind_a_failing_reversal_closes_what_is_held_then(scene: 
     assert there.post("sell", market_position="flat", comment="the strategy's stop")["decision"] == "ACCEPTED"
     reversal.join()
     there.wait_until_flat()
+    assert len(there.rows(Status="FILLED")) == (2 if fails else 4)
 
 
 def test_the_dry_run_of_a_reversal_whose_entry_is_refused_shows_the_way_out(scene: MakeScene) -> None:
     there = scene("futures")
     there.enter()
     there.daemon.owner_post("/pause")
-    said = {"symbol": SYMBOL, "action": "sell", "market_position": "short", "quantity": "0.01"}
+    said: dict[str, Any] = {"symbol": SYMBOL, "action": "sell", "market_position": "short", "quantity": "0.01"}
     told = there.daemon.post("/webhook?dry_run=true", **said)
     assert (told["decision"], told["check"]) == ("ACCEPTED", None)
     assert "only the way out" in told["reason"]
@@ -216,16 +225,22 @@ def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene:
 # --- leverage and margin ----------------------------------------------------------------------------------------------
 
 
-def test_the_background_leaves_the_leverage_of_the_owners_position_alone(scene: MakeScene) -> None:
+@pytest.mark.parametrize("what", ["position", "order"])
+def test_the_background_leaves_the_leverage_alone_where_the_owner_has_something(scene: MakeScene, what: str) -> None:
     there = scene("futures", allowed_symbols="BTCUSDT,ETHUSDT", leverage=5)
     eventually(lambda: leverages_set(there, "ETHUSDT") == ["5"], 5, lambda: str(there.fake.requests[-5:]))
     there.daemon.kill()
     there.owner.futures_change_leverage(symbol=SYMBOL, leverage=20)
-    owner_buys(there, "0.1")
+    if what == "position":
+        owner_buys(there, "0.1")
+    else:
+        there.owner.futures_create_order(
+            symbol=SYMBOL, side="BUY", type="LIMIT", quantity="0.1", price="39000", timeInForce="GTC"
+        )
     there.owner.futures_change_leverage(symbol="ETHUSDT", leverage=20)
     told = len(leverages_set(there, "ETHUSDT"))
     there.daemon.start()
-    # ETHUSDT comes after BTCUSDT, and nothing is held of it.
+    # ETHUSDT comes after BTCUSDT, and nothing is there of it.
     eventually(lambda: len(leverages_set(there, "ETHUSDT")) > told, 5, lambda: "ETHUSDT was not prepared")
     assert (leverage_at(there), leverages_set(there, SYMBOL)[-1]) == (20, "20")
 
@@ -240,24 +255,25 @@ def test_the_leverage_of_a_resting_entry_stays_its_own(scene: MakeScene) -> None
     assert leverage_at(there) == 5
 
 
-@pytest.mark.parametrize("way", ["dry run", "refused"])
-def test_an_alert_that_places_nothing_changes_no_leverage(scene: MakeScene, way: str) -> None:
+def test_an_alert_that_places_nothing_changes_no_leverage(scene: MakeScene) -> None:
     there = scene("futures")
-    there.owner.futures_change_leverage(symbol="ETHUSDT", leverage=20)
-    if way == "dry run":
-        reply = there.daemon.post("/webhook?dry_run=true", symbol="ETHUSDT", action="buy", quantity="0.1")
-        assert reply["decision"] == "ACCEPTED"
-    else:
-        assert there.daemon.post(symbol="ETHUSDT", action="buy", quantity="0.1", confidence=1)["check"] == "confidence"
-    time.sleep(3.5)  # the account is looked at every three seconds
-    assert leverage_at(there, "ETHUSDT") == 20
-    assert not there.fake.calls("POST /fapi/v1/marginType")
+    for symbol in ("ETHUSDT", "SOLUSDT"):
+        there.owner.futures_change_leverage(symbol=symbol, leverage=20)
+    dry = there.daemon.post("/webhook?dry_run=true", symbol="ETHUSDT", action="buy", quantity="0.1")
+    assert dry["decision"] == "ACCEPTED"
+    refused = there.daemon.post(symbol="SOLUSDT", action="buy", quantity="1", confidence=1)
+    assert refused["check"] == "confidence"
+    there.enter()  # the account is looked at again soon after it
+    looked = looks_at_the_balance(there)
+    eventually(lambda: looks_at_the_balance(there) > looked + 1, 8, lambda: "no second look")
+    assert (leverage_at(there, "ETHUSDT"), leverage_at(there, "SOLUSDT")) == (20, 20)
+    assert {call.params["symbol"] for call in there.fake.calls("POST /fapi/v1/marginType")} == {SYMBOL}
 
 
 def test_an_entry_takes_the_leverage_of_what_is_held_or_is_refused(scene: MakeScene) -> None:
     there = scene("futures")
     there.enter(leverage=10)
-    assert there.post("buy", quantity="0.001", leverage=1)["check"] == "leverage"
+    assert there.post("buy", quantity="0.005", leverage=1)["check"] == "leverage"
     there.enter(quantity="0.005")
     assert leverage_at(there) == 10
     assert {position["leverage"] for position in there.status()["positions"]} == {10}
@@ -285,8 +301,8 @@ def test_coins_that_left_the_account_are_not_searched_all_over_again(scene: Make
     there.enter()
     there.fake.set_balance("BTC", "0.005")
     eventually(lambda: bool(drift(there)), 8, lambda: "no drift")
-    looked = len(there.fake.calls("GET /api/v3/account"))
-    eventually(lambda: len(there.fake.calls("GET /api/v3/account")) > looked + 10, 10, lambda: "no comparisons")
+    looked = looks_at_the_balance(there)
+    eventually(lambda: looks_at_the_balance(there) > looked + 10, 10, lambda: "no comparisons")
     assert len(there.fake.calls("GET /api/v3/myTrades")) <= 2
 
 
@@ -313,10 +329,12 @@ def test_the_owners_sale_from_before_the_position_is_never_taken_for_its_close(s
     there.fake.set_balance("BTC", 1)
     there.owner.create_order(symbol=SYMBOL, side="SELL", type="MARKET", quantity="0.5")
     there.enter()
+    there.fake.fail_next("error", code=-2010)
+    assert there.post("buy", quantity="0.01", comment="refused")["success"] is False
     there.fake.set_balance("BTC", 0)  # withdrawn: nothing was sold
     eventually(lambda: bool(drift(there)), 8, lambda: "no drift")
-    looked = len(there.fake.calls("GET /api/v3/account"))
-    eventually(lambda: len(there.fake.calls("GET /api/v3/account")) > looked + 6, 10, lambda: "no comparisons")
+    looked = looks_at_the_balance(there)
+    eventually(lambda: looks_at_the_balance(there) > looked + 6, 10, lambda: "no comparisons")
     assert there.held() == dec("0.00999")
     assert not there.rows(Action="SELL")
 
