@@ -374,6 +374,21 @@ def test_a_single_changed_digit_is_noticed_by_whoever_reads_it(journal: Journal)
                 read()
 
 
+def test_a_key_that_changed_anywhere_is_noticed_before_its_alert_could_trade_again(path: Path) -> None:
+    """In the index alone, where the pages still make sense, it would make a repeat a new alert."""
+    filled, key = Journal(path), "d557e4038463a2d13f2ae7b8db355e69"
+    filled.append([decided(1, key=key)])
+    filled._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    filled.close()
+    whole, changed_places = path.read_bytes(), 0
+    while (place := whole.find(key.encode(), changed_places)) >= 0:
+        path.write_bytes(whole[: place + 5] + b"f" + whole[place + 6 :])
+        with pytest.raises(JournalError, match=r"damaged|cannot be read"):
+            list(Journal(path).replay())
+        changed_places = place + 1
+    assert whole.count(key.encode()) == 3, "column, index and record"
+
+
 def test_records_without_a_seal_are_read_as_before(journal: Journal) -> None:
     events: list[Event] = [decided(1), changed(1)]
     journal.append(events)
