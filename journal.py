@@ -91,7 +91,7 @@ class Journal:
         if mode != "wal":
             raise JournalError(f"cannot open the journal {self.path.name}: WAL mode refused, got {mode}")
         self._writer.execute("PRAGMA synchronous=FULL")
-        # Not the quicker check: that one does not see a key which changed in the index, and its alert would trade again.
+        # Not the quicker check: it does not see a key that changed in the index, and its alert would trade again.
         (health,) = self._writer.execute("PRAGMA integrity_check(1)").fetchone()
         if health != "ok":
             raise JournalError(f"the journal {self.path.name} is damaged ({health}): restore it from a backup")
