@@ -357,9 +357,43 @@ def test_a_record_that_cannot_be_read_stops_the_replay(journal: Journal) -> None
     journal._writer.execute("UPDATE events SET body = replace(body, 'FILLED', 'EATEN') WHERE kind = 'order'")
     with pytest.raises(JournalError, match=r"the journal journal\.db cannot be read"):
         list(journal.replay())
-    journal._writer.execute("UPDATE events SET body = '{'")
+    journal._writer.execute("UPDATE events SET body = '{}'")
     with pytest.raises(JournalError, match="cannot be read"):
         list(journal.replay())
+
+
+def test_a_single_changed_digit_is_noticed_by_whoever_reads_it(journal: Journal) -> None:
+    """SQLite's own check looks at pages; a 6 in place of a 1 makes sense to it, and would be sold one day."""
+    journal.append([decided(1), changed(1, executed_quantity=D("0.1"))])
+    (whole,) = journal._read("SELECT body FROM events WHERE kind = 'order'", ())[0]
+    assert '"0.1"' in whole
+    for damaged in (whole.replace('"0.1"', '"0.6"'), whole[:-1] + "~", whole[:-3]):
+        journal._writer.execute("UPDATE events SET body = ? WHERE kind = 'order'", (damaged,))
+        for read in (lambda: list(journal.replay()), lambda: journal.last_order("s1"), lambda: journal.executions(1)):
+            with pytest.raises(JournalError, match="damaged"):
+                read()
+
+
+def test_a_key_that_changed_anywhere_is_noticed_before_its_alert_could_trade_again(path: Path) -> None:
+    """In the index alone, where the pages still make sense, it would make a repeat a new alert."""
+    filled, key = Journal(path), "d557e4038463a2d13f2ae7b8db355e69"
+    filled.append([decided(1, key=key)])
+    filled._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    filled.close()
+    whole, changed_places = path.read_bytes(), 0
+    while (place := whole.find(key.encode(), changed_places)) >= 0:
+        path.write_bytes(whole[: place + 5] + b"f" + whole[place + 6 :])
+        with pytest.raises(JournalError, match=r"damaged|cannot be read"):
+            list(Journal(path).replay())
+        changed_places = place + 1
+    assert whole.count(key.encode()) == 3, "column, index and record"
+
+
+def test_records_without_a_seal_are_read_as_before(journal: Journal) -> None:
+    events: list[Event] = [decided(1), changed(1)]
+    journal.append(events)
+    journal._writer.execute("UPDATE events SET body = substr(body, 1, length(body) - 9)")
+    assert list(journal.replay()) == events
 
 
 def test_a_journal_that_is_not_in_wal_mode_is_not_used() -> None:

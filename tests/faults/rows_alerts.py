@@ -238,7 +238,7 @@ def all_hooks_blocked(stage: Stage) -> None:
     stage.start(test_patience={"order": 1.5, "first_look": 0.05, "longest_look": 0.1})
     assert stage.buy("before")["status"] == "FILLED"
     count = 90
-    stage.break_next("stall", times=count, executed=True)
+    stage.break_next("delay", times=count, executed=True, seconds=3.0)
     with ThreadPoolExecutor(count) as senders:
         answers = [senders.submit(stage.buy, number) for number in range(count)]
         eventually(lambda: len(stage.fake.orders) > 20, 5, lambda: "nothing is under way")
@@ -248,6 +248,7 @@ def all_hooks_blocked(stage: Stage) -> None:
         replies: list[Reply] = [answer.result() for answer in answers]
     assert max(reply.seconds for reply in replies) < REPLY_SECONDS
     stage.fake.clear_faults()
+    stage.fake.release()
     stage.daemon.wait_until_settled(30)
 
 

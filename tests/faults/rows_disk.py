@@ -121,11 +121,15 @@ def corrupt_journal(stage: Stage) -> None:
     shutil.copytree(logs(stage), kept)
     before = [stage.daemon.journal_rows(file) for file in ("signals", "trades")]
     in_use = [offset for offset in range(len(whole)) if whole[offset]]
-    for number in range(20):
-        offset = in_use[number * (len(in_use) - 1) // 19]
+    count = stage.times(20, 60)
+    for number in range(count):
+        offset = in_use[number * (len(in_use) - 1) // (count - 1)]
         stage.faults += 1
         damaged = bytearray(whole)
-        damaged[offset : offset + 16] = bytes(byte ^ 0x55 for byte in damaged[offset : offset + 16])
+        if number % 2:
+            damaged[offset] ^= 0x01  # as small as it gets: another digit
+        else:
+            damaged[offset : offset + 16] = bytes(byte ^ 0x55 for byte in damaged[offset : offset + 16])
         shutil.rmtree(logs(stage))
         shutil.copytree(kept, logs(stage))
         path.write_bytes(damaged)

@@ -15,6 +15,10 @@ SERVER_ERRORS: tuple[tuple[str, dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
+def is_unknown(stage: Stage) -> bool:
+    return any(order["status"] == "UNKNOWN" for order in stage.daemon.orders_without_ending())
+
+
 def reply_lost(stage: Stage, kind: str, **details: Any) -> None:
     """Whatever comes back is no answer: it is looked up, never sent again and never believed."""
     before = len(stage.fake.orders)
@@ -83,7 +87,7 @@ def byte_drip(stage: Stage) -> None:
     stage.break_next("drip", executed=True, seconds=0.2)
     started = time.monotonic()
     answer = stage.soon(stage.buy)
-    eventually(lambda: any(o["status"] == "UNKNOWN" for o in stage.daemon.orders_without_ending()), 3, lambda: "")
+    eventually(lambda: is_unknown(stage), 3, lambda: "no order is in doubt")
     assert time.monotonic() - started < 1.0 + 0.5, "the total deadline holds"
     assert answer.result().seconds < REPLY_SECONDS
     stage.daemon.wait_until_settled(5)
@@ -135,7 +139,7 @@ def waf_page(stage: Stage) -> None:
         stage.break_next("status", status=403, html=True, executed=executed)
         stage.break_next("status", LOOK_UP, status=403, html=True, times=ALWAYS)
         answer = stage.soon(stage.buy, f"executed: {executed}")
-        eventually(lambda: bool(stage.daemon.orders_without_ending()), 3, lambda: "no order is in doubt")
+        eventually(lambda: is_unknown(stage), 3, lambda: "no order is in doubt")
         blocked = stage.buy(f"while it is unknown, {executed}")
         assert blocked["check"] == "unresolved"
         assert answer.result()["status"] == "PENDING"

@@ -51,9 +51,11 @@ class Tally:
             self.failures.append(what)
         print(f"\nFAILED {text}", flush=True)
         self.add(orders_doubled=len(doubled(daemon, fake, sent)))
-        # While orders are still under way nobody can tell what is lost.
-        if daemon.is_alive():
-            self.add(orders_lost=len(orders_lost(daemon, fake)), rows_lost=len(rows_lost(daemon, sent)))
+        try:
+            daemon.wait_until_settled(10)  # while orders are under way nobody can tell what is lost
+        except (AssertionError, OSError, KeyError):
+            return
+        self.add(orders_lost=len(orders_lost(daemon, fake)), rows_lost=len(rows_lost(daemon, sent)))
 
     def is_clean(self) -> bool:
         return not self.failures and not any(self.counts[name] for name in MUST_BE_NONE)
