@@ -175,6 +175,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
     assert {"file signals.csv", "file trades.csv", "file journal.db", "file journal.db-wal"} <= places.keys()
     assert b" DEBUG " in places["log"]
     assert b"Traceback" in places["log"]
+    assert b"with [secret] and [secret]" in places["log"]
     assert b"[secret]" not in b"".join(speaker.heard.values()), "nothing of a reply comes from the log"
     assert sum(b'"decision":"ACCEPTED"' in back.replace(b" ", b"") for back in speaker.heard.values()) >= 8
     assert sorted(shown_in(places)) == []
@@ -228,7 +229,7 @@ def _lost_replies(speaker: Speaker, fake: FakeBinance) -> None:
 
 def _unforeseen_exceptions(speaker: Speaker) -> None:
     trouble = speaker.daemon.folder / "trouble"
-    trouble.touch()
+    trouble.write_text("with " + " and ".join(CANARIES.values()))
     for number in range(2):
         alert = BUY | {"secret": WEBHOOK, "amount_usdt": 7, "comment": f"{WEBHOOK} {number}", "strategy": WEBHOOK}
         speaker.say("POST", "/webhook", json.dumps(alert).encode())
