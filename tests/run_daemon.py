@@ -143,9 +143,9 @@ MORE_STEPS: dict[str, Callable[[], None]] = {
 
 
 def go_wrong() -> None:
-    """An error that nobody foresaw, as long as there is a file called `trouble`."""
+    """An error that nobody foresaw, as long as there is a file called `trouble`; it says what stands in there."""
     if Path("trouble").exists():
-        raise ArithmeticError("unforeseen")
+        raise ArithmeticError(f"unforeseen {Path('trouble').read_text()}")
 
 
 # Where something unforeseen goes wrong when TEST_TROUBLE_IN names it.

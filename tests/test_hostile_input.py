@@ -18,11 +18,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from harness import SECRET, Daemon, Nursery, assert_csvs_equal_journal, eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from preferences import TARGETS
 
 EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "100"))
 BUY: dict[str, Any] = {"symbol": "BTCUSDT", "side": "buy", "price": 100}
@@ -34,7 +37,7 @@ USUAL_FILES = 1024
 @pytest.fixture(scope="module")
 def target(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all, with as many files as a process may usually open; every test leaves it healthy."""
-    daemon = Daemon(nursery, tmp_path_factory.mktemp("target"), cooldown_seconds=0, max_open_trades=1000).start()
+    daemon = Daemon(nursery, tmp_path_factory.mktemp("target"), cooldown_seconds=0, trusted_proxy_hops=1).start()
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (USUAL_FILES, USUAL_FILES))
     yield daemon
     assert daemon.is_healthy()
@@ -64,7 +67,7 @@ class Sender:
         self._connection.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sender(target: Daemon) -> Iterator[Sender]:
     sender = Sender(target)
     yield sender
@@ -92,8 +95,16 @@ def statuses(back: bytes) -> list[int]:
     return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", back)]
 
 
+SENDERS = itertools.count()
+
+
+def another_sender() -> bytes:
+    """So that no wrong secret has to wait for its answer."""
+    return b"X-Forwarded-For: 10.9.%d.%d" % divmod(next(SENDERS), 250)
+
+
 def head(*lines: bytes, first: bytes = b"POST /webhook HTTP/1.1") -> bytes:
-    return b"\r\n".join([first, b"Host: x", *lines, b"", b""])
+    return b"\r\n".join([first, b"Host: x", another_sender(), *lines, b"", b""])
 
 
 def whole(body: bytes, *lines: bytes, path: bytes = b"/webhook") -> bytes:
@@ -234,7 +245,7 @@ def test_hostile_bodies_without_the_secret_are_all_the_same_401_and_leave_no_row
 ) -> None:
     before = ids(target)
     strangers = [body.replace(SECRET.encode(), b"guess") for body in list(HOSTILE.values())[::14]]
-    answers = [sender("POST", "/webhook", body) for body in strangers]
+    answers = [sender("POST", "/webhook", body, X_Forwarded_For=f"10.8.0.{n}") for n, body in enumerate(strangers)]
     assert [answer for answer in answers if answer != (401, answers[0][1])] == []
     assert ids(target) == before
 
@@ -318,7 +329,6 @@ RAW: dict[str, tuple[bytes, list[int], int]] = {
     "a head that never ends": (b"POST /webhook HTTP/1.1\r\n" + b"A: b\r\n" * 300_000, [400], 0),
     "an upgrade": (whole(GOOD, CLOSE + b", Upgrade", b"Upgrade: websocket"), [401, 200], 0),
     "100-continue": (whole(alert(side="sell", comment="100"), CLOSE, b"Expect: 100-continue"), [100, 200], 1),
-    "100-continue and nothing more": (head(b"Content-Length: 100", CLOSE, b"Expect: 100-continue"), [100, 408], 0),
     "another expectation": (whole(alert(side="sell", comment="exp"), CLOSE, b"Expect: 418-teapot"), [200], 1),
     "HTTP/1.0": (b"POST /webhook HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(GOOD), GOOD), [200], 1),
     "too long a body": (whole(b" " * 20_000, CLOSE, OWNER), [413], 0),
@@ -400,6 +410,110 @@ def test_odd_methods_and_paths_are_4xx_in_json_with_safe_headers(target: Daemon)
     assert all(row["Decision"] == "INVALID" for row in target.signals()[len(before) :])
 
 
+# --- the owner's routes -----------------------------------------------------------------------------------------------
+
+ROUTES = [
+    ("GET", "/health"), ("GET", "/status"), ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"),
+    ("GET", "/preferences/current"), ("GET", "/logs/signals.csv"), ("GET", "/logs/trades.csv"), ("POST", "/pause"),
+    ("POST", "/resume"), ("POST", "/close-all"), ("POST", "/preferences/reset"),
+    *(("POST", f"/preferences/{name}") for name in (*TARGETS, "nothing", "", "%00", "a/b", "CURRENT")),
+]  # fmt: skip
+HOSTILE_TEXTS = st.text(max_size=20) | st.sampled_from(
+    [
+        "-1",
+        "0",
+        "1e9",
+        "NaN",
+        "9" * 5_000,
+        "\0",
+        "' OR 1=1 --",
+        "%",
+        "{{x}}",
+        "2026-02-30",
+        "0001-01-01T00:00:00+14:00",
+        "²",
+    ]
+)
+QUERIES = st.lists(
+    st.tuples(st.sampled_from(["limit", "since", "symbol", "strategy", "dry_run", "x"]), HOSTILE_TEXTS), max_size=3
+).map(lambda pairs: "&".join(f"{name}={quote(value.encode('utf-8', 'surrogatepass'))}" for name, value in pairs))
+CHANGES = st.dictionaries(st.sampled_from([*TARGETS, "value", "secret"]) | st.text(max_size=5), JSON, max_size=4)
+BODIES = CHANGES.map(lambda fields: json.dumps(fields).encode()) | JSON.map(lambda value: json.dumps(value).encode())
+
+
+def test_every_route_answers_whatever_is_asked_and_says_what_is_wrong(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """There is no OpenAPI document to test against, on purpose: these are the routes, with methods, queries, bodies."""
+    daemon = Daemon(nursery, tmp_path_factory.mktemp("asked"), cooldown_seconds=0).start()
+    sender = Sender(daemon)
+    seen: set[int] = set()
+
+    @given(st.sampled_from(ROUTES), QUERIES, BODIES | st.binary(max_size=100), st.sampled_from([None, "GET", "PATCH"]))
+    @settings(max_examples=2 * EXAMPLES, deadline=None, database=None)
+    def ask(route: tuple[str, str], query: str, body: bytes, method: str | None) -> None:
+        path = f"{route[1]}?{query}" if query else route[1]
+        status, reply = sender(method or route[0], path, body, Authorization=f"Bearer {SECRET}")
+        seen.add(status)
+        assert status in (200, 400, 404, 405), (route, query, body, reply)
+        assert SECRET not in json.dumps(reply, default=repr)
+        if status == 400:
+            error = reply["error"]
+            assert error.isprintable()
+            named = [reply["field"]] if "field" in reply else ["limit", "since"]
+            assert any(name.lower() in error.lower() for name in named), reply
+
+    try:
+        ask()
+        assert seen == {200, 400, 404, 405}
+        assert daemon.post(**BUY).status == 200
+        assert "Traceback" not in daemon.log()
+    finally:
+        sender.close()
+        daemon.kill()
+
+
+BAD_REQUESTS: list[tuple[str, str, bytes, str]] = [
+    ("GET", "/executions?limit=-0", b"", "limit"),
+    ("GET", "/executions?limit=1&limit=x", b"", "limit"),
+    ("GET", "/executions?limit=%00", b"", "limit"),
+    ("GET", "/executions?limit=NaN", b"", "limit"),
+    ("GET", "/executions?since=%ed%a0%80", b"", "since"),
+    ("GET", "/executions?since=" + "9" * 4_000, b"", "since"),
+    ("POST", "/preferences/max_open_trades", b'{"value": NaN}', "value"),
+    ("POST", "/preferences/max_open_trades", b'{"value": 1e999}', "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": -0}', "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": %s}' % (b"9" * 5_000), "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": 1, "value": 2}', "value"),
+    ("POST", "/preferences/max_open_trades", b'{"value": 1, "max_open_trades": 2}', "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": true}', "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": [3]}', "max_open_trades"),
+    ("POST", "/preferences/max_open_trades", b'{"value": {"value": 3}}', "max_open_trades"),
+    ("POST", "/preferences/max_risk_per_trade", b'{"value": "\\ud800"}', "value"),
+    ("POST", "/preferences/max_risk_per_trade", b'{"value": "1\\u0000"}', "value"),
+    ("POST", "/preferences/max_risk_per_trade", b'{"value": "Infinity"}', "max_risk_per_trade"),
+    ("POST", "/preferences/limits", b'{"value": 5}', "value"),
+    ("POST", "/preferences/limits", b'{"min_confidence": 50, "no_such_limit": 5}', "no_such_limit"),
+    ("POST", "/preferences/limits", b"[" * 5_000, "body"),
+    ("POST", "/preferences/limits", b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "body"),
+    ("POST", "/preferences/allowed_symbols", b'{"value": ["BTC\\nUSDT"]}', "allowed_symbols"),
+    ("POST", "/preferences/allowed_symbols", b'{"value": []}', "allowed_symbols"),
+    ("POST", "/preferences/leverage", b"\xff\xfe", "body"),
+    ("POST", "/preferences/leverage", b"", "body"),
+]
+
+
+def test_a_bad_question_is_a_400_that_names_the_field(target: Daemon, sender: Sender) -> None:
+    before = target.owner_get("/preferences/current")
+    wrong = []
+    for method, path, body, field in BAD_REQUESTS:
+        status, reply = sender(method, path, body, Authorization=f"Bearer {SECRET}")
+        if status != 400 or not reply["error"].lower().startswith(field) or reply.get("field", field) != field:
+            wrong.append((path[:60], body[:40], status, reply))
+    assert wrong == []
+    assert target.owner_get("/preferences/current") == before
+
+
 # --- too much ---------------------------------------------------------------------------------------------------------
 
 PIECE = b"a" * 1_000_000
@@ -471,10 +585,9 @@ def test_more_sockets_than_there_are_files_that_never_finish_keep_nobody_out(
 ) -> None:
     memory = memory_kb(target)
     with quick_meanwhile(target), many_sockets(target, USUAL_FILES + 100, start) as sockets:
-        still_there = drip(sockets, byte, 1.0)
+        drip(sockets, byte, 0.5)
         files = len(os.listdir(f"/proc/{target.pid}/fd"))
         taken = memory_kb(target) - memory
-    assert still_there <= 520
     assert files < 700
     assert taken < 30_000
 

@@ -144,7 +144,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
     daemon_with: Callable[..., Daemon], fakes: tuple[FakeBinance, FakeBinance]
 ) -> None:
     test, real = fakes
-    patience = {"follow": 0.05, "longest_look": 0.2, "slack": 0.3, "late": [0.2]}
+    patience = {"follow": 0.05, "longest_look": 0.2, "slack": 0.1, "late": [0.2]}
     daemon = daemon_with(
         **binance(test, cooldown_seconds=0, max_open_trades=50, max_trades_per_day=50, test_log_level="DEBUG"),
         **LATER,
@@ -152,7 +152,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
         test_trouble_in="the placing",
         trusted_proxy_hops=1,
     )
-    daemon.set(**CANARIES, test_patience=patience, test_absence_seconds=0.6)
+    daemon.set(**CANARIES, test_patience=patience, test_absence_seconds=0.3)
     daemon.start()
     speaker = Speaker(daemon)
     _alerts_of_all_kinds(speaker)
@@ -175,6 +175,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
     assert {"file signals.csv", "file trades.csv", "file journal.db", "file journal.db-wal"} <= places.keys()
     assert b" DEBUG " in places["log"]
     assert b"Traceback" in places["log"]
+    assert b"with [secret] and [secret]" in places["log"]
     assert b"[secret]" not in b"".join(speaker.heard.values()), "nothing of a reply comes from the log"
     assert sum(b'"decision":"ACCEPTED"' in back.replace(b" ", b"") for back in speaker.heard.values()) >= 8
     assert sorted(shown_in(places)) == []
@@ -209,7 +210,8 @@ def _errors_that_echo_the_request(speaker: Speaker, fakes: tuple[FakeBinance, Fa
             {"kind": "garbage", "body": echo},
             {"kind": "garbage", "body": json.dumps({"symbol": fake.api_key, "orderId": echo, "status": fake.api_key})},
         ]
-        for number, fault in enumerate(faults):
+        # Both brokers are one class: the few kinds that are told to the sender do for the second.
+        for number, fault in enumerate(faults if broker == "BINANCE" else faults[:2]):
             fake.fail_next(**fault)
             alert = BUY | {"broker": broker, "amount_usdt": f"{6 + number / 10}"}
             speaker.own("POST", "/webhook", json.dumps(alert).encode())
@@ -227,7 +229,7 @@ def _lost_replies(speaker: Speaker, fake: FakeBinance) -> None:
 
 def _unforeseen_exceptions(speaker: Speaker) -> None:
     trouble = speaker.daemon.folder / "trouble"
-    trouble.touch()
+    trouble.write_text("with " + " and ".join(CANARIES.values()))
     for number in range(2):
         alert = BUY | {"secret": WEBHOOK, "amount_usdt": 7, "comment": f"{WEBHOOK} {number}", "strategy": WEBHOOK}
         speaker.say("POST", "/webhook", json.dumps(alert).encode())
