@@ -415,4 +415,4 @@ def test_protection_that_ends_at_once_is_placed_again_after_a_pause_and_then_the
     assert min(pauses) >= 0.09
     ((instrument, why),) = hands.closed
     assert instrument == at(SYMBOL)
-    assert why.startswith("stop_loss is EXPIRED")
+    assert why.startswith("stop_loss: EXPIRED")
