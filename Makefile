@@ -26,7 +26,7 @@ sheets: $(VENV)/.dev
 	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
 
 faults: $(VENV)/.dev
-	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py $(ARGS)
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py tests/test_power_loss.py $(ARGS)
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
