@@ -1,7 +1,7 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
-# make faults fail every single call on the disk, and cut the power after each (needs strace)
+# make faults fail every single call on the disk, and cut the power after each (needs strace; some three minutes)
 # make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 

@@ -29,7 +29,7 @@ STRACE = shutil.which("strace") or ""
 pytestmark = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubuntu: apt-get install strace)")
 
 EVERY = "EVERY_FAULT" in os.environ
-ALERTS = 40 if EVERY else 6  # 40 also make the journal move its log into the database
+ALERTS = 40 if EVERY else 3  # 40 also make the journal move its log into the database
 STEP = 1 if EVERY else 5
 FILES = ("journal.db", "journal.db-wal", "signals.csv", "trades.csv")
 CALLS = "write,pwrite64,fsync,fdatasync,ftruncate,sendto,writev"
