@@ -2,7 +2,7 @@
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make faults every fault of the matrix, then KILLS=1000 times kill -9
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
-# make disk-faults fail every single call on the disk, and cut the power after each (needs strace)
+# make disk-faults fail every single call on the disk, and cut the power after each (needs strace; some three minutes)
 # make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 
@@ -28,7 +28,7 @@ sheets: $(VENV)/.dev
 	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
 
 disk-faults: $(VENV)/.dev
-	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py $(ARGS)
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py tests/test_power_loss.py $(ARGS)
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)

@@ -35,7 +35,7 @@ class Hands(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pauses:
+class Waits:
     """In seconds."""
 
     look: float = 0.05  # between two looks while something is under way, and growing from there
@@ -49,10 +49,10 @@ class Pauses:
 class Guardian:
     """One look at a time per instrument. All on one event loop."""
 
-    def __init__(self, hands: Hands, spawn: Callable[..., None], pauses: Pauses) -> None:
+    def __init__(self, hands: Hands, spawn: Callable[..., None], waits: Waits) -> None:
         self._hands = hands
         self._spawn = spawn
-        self._pauses = pauses
+        self._waits = waits
         self._looking: dict[Instrument, bool] = {}  # True: something changed meanwhile, look again
 
     def look_soon(self, instrument: Instrument) -> None:
@@ -74,7 +74,7 @@ class Guardian:
 
     async def _until_all_is_well(self, instrument: Instrument) -> None:
         loop = asyncio.get_running_loop()
-        pause, again, unprotected_since, tries = self._pauses.look, self._pauses.again, loop.time(), 0
+        pause, again, unprotected_since, tries = self._waits.look, self._waits.again, loop.time(), 0
         while True:
             try:
                 guard = await self._hands.look(instrument)
@@ -89,13 +89,13 @@ class Guardian:
                 tries += 1
                 refused = any(order.status is OrderStatus.REJECTED for order in settled)
                 # That a lost request never arrived takes long to prove: that alone is no reason to close.
-                if refused or (tries > 1 and loop.time() - unprotected_since >= self._pauses.give_up):
+                if refused or (tries > 1 and loop.time() - unprotected_since >= self._waits.give_up):
                     await self._hands.close(instrument, why)
                     await self._while_held(instrument, again)
-                    again, unprotected_since = min(again * 2, self._pauses.longest_again), loop.time()
+                    again, unprotected_since = min(again * 2, self._waits.longest_again), loop.time()
                     tries = 0
                 else:
-                    await asyncio.sleep(self._pauses.resend)
+                    await asyncio.sleep(self._waits.resend)
             elif guard.cancel:
                 for order in guard.cancel:
                     await self._hands.cancel(order)
@@ -103,7 +103,7 @@ class Guardian:
                 return
             if guard.waits or guard.cancel:
                 await asyncio.sleep(pause)
-                pause = min(pause * 1.5, self._pauses.longest)
+                pause = min(pause * 1.5, self._waits.longest)
 
     async def _while_held(self, instrument: Instrument, seconds: float) -> None:
         """A close that failed would fail again at once; what is bought after one that did not needs its protection."""
@@ -113,7 +113,7 @@ class Guardian:
             left = until - loop.time()
             if left <= 0:
                 return
-            await asyncio.sleep(min(self._pauses.resend, left))
+            await asyncio.sleep(min(self._waits.resend, left))
 
     async def _place(self, orders: Sequence[Order]) -> list[Order]:
         outcomes = await self._hands.hand_over(orders)

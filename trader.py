@@ -19,7 +19,7 @@ import protection
 from broker import Broker, Found, Outcome, Unknown
 from csv_logger import CsvFile
 from desk import Case, Desk, execution_of
-from guardian import Guardian, Pauses
+from guardian import Guardian, Waits
 from intents import new_id
 from journal import JournalError
 from market_data import MarketData
@@ -88,10 +88,10 @@ class Trader:
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
         self._orders = Orders(engine, brokers, desk, market, workers, clock, self.patience, self._order_changed)
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
-        pauses = Pauses(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
+        waits = Waits(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
         hands = _Hands(self)
         self._reconciler = Reconciler(engine, brokers, hands, clock, self.patience.second_look)
-        self._guardian = Guardian(hands, workers.spawn, pauses)
+        self._guardian = Guardian(hands, workers.spawn, waits)
 
     # --- alerts ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from harness import eventually
 from scenes import QUICK, SYMBOL, Scene, dec
 
 from broker import Outcome, Refused
-from guardian import Guardian, Pauses
+from guardian import Guardian, Waits
 from models import Instrument, Order, OrderStatus, OrderType
 from protection import Guard
 
@@ -404,7 +404,7 @@ def test_protection_that_ends_at_once_is_placed_again_after_a_pause_and_then_the
     async def guarded() -> None:
         tasks: list[asyncio.Task[None]] = []
         guardian = Guardian(
-            hands, lambda work: tasks.append(asyncio.ensure_future(work)), Pauses(resend=0.1, give_up=0.25)
+            hands, lambda work: tasks.append(asyncio.ensure_future(work)), Waits(resend=0.1, give_up=0.25)
         )
         guardian.look_soon(at(SYMBOL))
         await asyncio.wait_for(asyncio.gather(*tasks), 3)
