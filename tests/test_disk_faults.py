@@ -1,6 +1,6 @@
 """The disk fails the running daemon, call by call: the kernel itself says no, by way of strace.
 
-Every call of the journal in turn with `make faults`; a handful of them otherwise.
+Every call of the journal in turn with `make disk-faults`; a handful of them otherwise.
 """
 
 from __future__ import annotations
