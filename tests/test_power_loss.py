@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubun
 
 EVERY = "EVERY_FAULT" in os.environ
 ALERTS = 40 if EVERY else 3  # 40 also make the journal move its log into the database
-STEP = 1 if EVERY else 5
+STEP = 1 if EVERY else 8
 FILES = ("journal.db", "journal.db-wal", "signals.csv", "trades.csv")
 CALLS = "write,pwrite64,fsync,fdatasync,ftruncate,sendto,writev"
 COLUMNS = {SIGNALS: SIGNALS_COLUMNS, TRADES: TRADES_COLUMNS}
