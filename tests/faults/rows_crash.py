@@ -160,7 +160,7 @@ def crash_loop(stage: Stage) -> None:
     """It never gets as far as to know what became of its order: not one more order leaves, however often it starts."""
     leave_in_doubt(stage)
     stage.break_next("status", LOOK_UP, status=503, times=ALWAYS)
-    for number in range(stage.times(8, 20)):
+    for number in range(stage.times(6, 20)):
         stage.daemon.start(wait=False)
         stage.daemon.wait_until_listening()
         assert stage.daemon.get("/health").status == 503

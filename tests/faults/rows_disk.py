@@ -121,7 +121,7 @@ def corrupt_journal(stage: Stage) -> None:
     shutil.copytree(logs(stage), kept)
     before = [stage.daemon.journal_rows(file) for file in ("signals", "trades")]
     in_use = [offset for offset in range(len(whole)) if whole[offset]]
-    count = stage.times(20, 60)
+    count = stage.times(8, 60)
     for number in range(count):
         offset = in_use[number * (len(in_use) - 1) // (count - 1)]
         stage.faults += 1
