@@ -75,7 +75,11 @@ def _gather_nested(found: Found, path: tuple[str, ...], name: str, value: dict[s
         _gather_into(found, value, path)
     elif isinstance(value, dict) and name in PROTECTION_CONTAINERS:
         if _is_enabled(value, path):
+            before = _levels_told(found)
             _gather_into(found, value, path)
+            if "enabled" in value and _levels_told(found) == before:
+                # Switched on and no level: without this, it would trade without the stop that was asked for.
+                raise AlertError(".".join(path), "a price or a percentage", value)
     elif isinstance(value, list) and (name in BATCH_FIELDS or name in CONTAINERS):
         raise AlertError(".".join(path), "one alert, not a batch: send one order per alert", value)
     elif isinstance(value, list) and name in FIELDS and FIELDS[name].meaning == "take_profit":
@@ -84,6 +88,12 @@ def _gather_nested(found: Found, path: tuple[str, ...], name: str, value: dict[s
                 _note(found, path, name, level)
     elif name in FIELDS or name in ADVICE or _is_part_of_protection(path):
         raise AlertError(".".join(path), "a single value", value)
+
+
+def _levels_told(found: Found) -> int:
+    return sum(
+        len(said) for meaning, said in found.items() if meaning.startswith(("stop_loss", "take_profit", "trail"))
+    )
 
 
 def _is_enabled(protection: dict[str, Value], path: tuple[str, ...]) -> bool:

@@ -820,6 +820,8 @@ def test_protection_as_an_object_is_understood_whole_or_refused() -> None:
     assert (signal.take_profits, signal.stop_loss) == ((Decimal(9),), Decimal(4))
     assert said(take_profit={"enabled": False, "steps": [1]}) == said()
     assert refused(take_profit={"enabled": True, "steps": [1]}).field == "take_profit.steps"
+    assert refused(stop_loss={"enabled": True}).field == "stop_loss"
+    assert said(stop_loss={"enabled": True, "percent": 2}).stop_loss_percent == 2
     assert refused(stop_loss={"ofs": 1}).field == "stop_loss.ofs"
     assert refused(sl={"ofs": 1}).field == "sl"
 
