@@ -35,7 +35,7 @@ KILLS, FAULTS, STOPS, LIMITS = (
     "test_start_and_stop.py",
     "test_limits.py",
 )
-CSV, HTTP = "test_csv_logger.py", "test_http.py"
+CSV, DISK, HTTP = "test_csv_logger.py", "test_disk_faults.py", "test_http.py"
 
 ROWS = (
     Row(1, "kill -9 before the journal", crash.before_the_journal, KILLS, slow=True),
@@ -73,10 +73,8 @@ ROWS = (
     Row(33, "an old body is sent again", alerts.old_body, LIMITS, slow=True),
     Row(34, "the same id with another size", alerts.same_id_other_size),
     Row(35, "the disk is full for the journal", disk.full_for_the_journal, STOPS, slow=True),
-    Row(36, "the disk is full for the CSV files alone, short writes", None, CSV,
-        "only a disk of its own is full for one file; in the process a device in the file's place is moved aside"),
-    Row(37, "EIO from write and fsync", None, CSV,
-        "needs a tool that fails single system calls (strace); failing writes are row 35, failing fsync is not tested"),
+    Row(36, "the disk is full for the CSV files alone, short writes", None, DISK, "needs a small disk of its own"),
+    Row(37, "EIO from write and fsync", None, DISK, "needs a tool that fails single system calls (strace)"),
     Row(38, "a slow disk", disk.slow_disk),
     Row(39, "another program locks a CSV file", None, CSV,
         "only Windows denies writers; the refusal is played inside the process"),
