@@ -30,6 +30,7 @@ from binance_link import (
     error_text,
     fees_in,
     listed,
+    lots_in,
     number_in,
     total,
     unsigned,
@@ -408,22 +409,12 @@ def _fees_of_reply(raw: Mapping[str, Any]) -> tuple[Fee, ...]:
 def _rules(row: Mapping[str, Any]) -> SymbolRules:
     """Filters: https://developers.binance.com/docs/binance-spot-api-docs/filters. A missing filter is no rule."""
     filters: dict[str, Mapping[str, Any]] = {f["filterType"]: f for f in row["filters"]}
-    lot, market_lot = filters.get("LOT_SIZE", {}), filters.get("MARKET_LOT_SIZE", {})
-    price = filters.get("PRICE_FILTER", {})
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
     return SymbolRules(
         symbol=row["symbol"],
         base_asset=row["baseAsset"],
         quote_asset=row["quoteAsset"],
-        quantity_step=number_in(lot, "stepSize"),
-        min_quantity=number_in(lot, "minQty"),
-        max_quantity=number_in(lot, "maxQty"),
-        market_quantity_step=number_in(market_lot, "stepSize"),
-        market_min_quantity=number_in(market_lot, "minQty"),
-        market_max_quantity=number_in(market_lot, "maxQty"),
-        price_tick=number_in(price, "tickSize"),
-        min_price=number_in(price, "minPrice"),
-        max_price=number_in(price, "maxPrice"),
+        **lots_in(filters),
         min_notional=number_in(notional, "minNotional"),
         max_notional=number_in(notional, "maxNotional"),
         min_notional_applies_to_market=bool(notional.get("applyMinToMarket", notional.get("applyToMarket", True))),

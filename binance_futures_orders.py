@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from binance_link import STATUSES, BadReply, CannotSend, fees_in, number_in, signed, total, unsigned
+from binance_link import STATUSES, BadReply, CannotSend, fees_in, lots_in, number_in, signed, total, unsigned
 from broker import Balance
 from models import (
     PROTECTIVE,
@@ -243,21 +243,11 @@ def rules_in(row: Mapping[str, Any]) -> SymbolRules:
     """Filters, never the precisions: https://developers.binance.com/docs/derivatives/usds-margined-futures/
     common-definition#filters. A missing filter is no rule."""
     filters: dict[str, Mapping[str, Any]] = {each["filterType"]: each for each in row["filters"]}
-    lot, market_lot = filters.get("LOT_SIZE", {}), filters.get("MARKET_LOT_SIZE", {})
-    price = filters.get("PRICE_FILTER", {})
     return SymbolRules(
         symbol=row["symbol"],
         base_asset=row["baseAsset"],
         quote_asset=row["quoteAsset"],
-        quantity_step=number_in(lot, "stepSize"),
-        min_quantity=number_in(lot, "minQty"),
-        max_quantity=number_in(lot, "maxQty"),
-        market_quantity_step=number_in(market_lot, "stepSize"),
-        market_min_quantity=number_in(market_lot, "minQty"),
-        market_max_quantity=number_in(market_lot, "maxQty"),
-        price_tick=number_in(price, "tickSize"),
-        min_price=number_in(price, "minPrice"),
-        max_price=number_in(price, "maxPrice"),
+        **lots_in(filters),
         min_notional=number_in(filters.get("MIN_NOTIONAL", {}), "notional"),
         quote_amount_allowed=False,
         order_types=_order_types(row),

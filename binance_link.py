@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import requests
 from binance.client import Client
@@ -248,6 +248,37 @@ def error_text(exc: BinanceAPIException) -> str:
 def number_in(row: Mapping[str, Any], name: str) -> Decimal:
     """A number of a filter; a filter that is not there is no rule."""
     return Decimal(str(row.get(name, "0")))
+
+
+class Lots(TypedDict):
+    """The steps and bounds that spot and futures tell alike, as SymbolRules names them."""
+
+    quantity_step: Decimal
+    min_quantity: Decimal
+    max_quantity: Decimal
+    market_quantity_step: Decimal
+    market_min_quantity: Decimal
+    market_max_quantity: Decimal
+    price_tick: Decimal
+    min_price: Decimal
+    max_price: Decimal
+
+
+def lots_in(filters: Mapping[str, Mapping[str, Any]]) -> Lots:
+    """A filter that is missing is no rule."""
+    lot, market_lot = filters.get("LOT_SIZE", {}), filters.get("MARKET_LOT_SIZE", {})
+    price = filters.get("PRICE_FILTER", {})
+    return Lots(
+        quantity_step=number_in(lot, "stepSize"),
+        min_quantity=number_in(lot, "minQty"),
+        max_quantity=number_in(lot, "maxQty"),
+        market_quantity_step=number_in(market_lot, "stepSize"),
+        market_min_quantity=number_in(market_lot, "minQty"),
+        market_max_quantity=number_in(market_lot, "maxQty"),
+        price_tick=number_in(price, "tickSize"),
+        min_price=number_in(price, "minPrice"),
+        max_price=number_in(price, "maxPrice"),
+    )
 
 
 def listed(reply: Any) -> list[Mapping[str, Any]]:

@@ -341,7 +341,10 @@ def missed_before(
     books: Books, instrument: Instrument, signal: Signal, at: datetime, *, followed: bool = True
 ) -> Missed | None:
     """What the strategy had before this alert, where that is not what is held."""
-    word, size = books.word(instrument), signal.size_before
+    size = signal.size_before
+    if size is None and signal.prev_market_position is None:
+        return None  # most alerts do not say
+    word = books.word(instrument)
     held = None if books.unsettled(instrument) else books.held(instrument)
     said = signal.prev_market_position or (word if size is None else WORDS[(size > 0) - (size < 0)])
     if not books.disagrees(instrument, said) and (size is None or held is None or is_near(size, held)):
