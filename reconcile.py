@@ -156,18 +156,26 @@ class Reconciler:
     async def _there(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
         """What the account holds of each position, in the position's direction; nothing negative."""
         if account.market is Market.FUTURES:
-            held: Sequence[HeldThere] = await self._hands.ask(broker.positions)
-            sides = {(one.symbol, one.side): one.quantity for one in held}
-            return {p.instrument: sides.get((p.symbol, p.side), ZERO) for p in self._quiet(account)}
+            return self._by_side(account, await self._hands.ask(broker.positions))
         positions = self._quiet(account)
         if not positions:
             return {}
         balances: Mapping[str, Balance] = await self._hands.ask(broker.balances)
         return _shared_out(positions, balances)
 
+    def _by_side(self, account: Account, held: Sequence[HeldThere]) -> dict[Instrument, Decimal]:
+        sides = {(one.symbol, one.side): one.quantity for one in held}
+        return {p.instrument: sides.get((p.symbol, p.side), ZERO) for p in self._quiet(account)}
+
     async def _rows(self, account: Account, broker: Broker) -> list[Row]:
         """Everything that still differs: on spot only what is missing, as the rest of the account is the owner's."""
-        there = await self._there(account, broker)
+        held_there: Sequence[HeldThere] = ()
+        if account.market is Market.FUTURES:
+            # One look for both: what of ours differs, and what is not ours.
+            held_there = await self._hands.ask(broker.positions)
+            there = self._by_side(account, held_there)
+        else:
+            there = await self._there(account, broker)
         rows, foreign = [], {i: text for i, text in self._engine.foreign.items() if i.account != account}
         for position in self._quiet(account):
             held = there.get(position.instrument, ZERO)
@@ -175,17 +183,15 @@ class Reconciler:
                 if held > position.quantity and not self._engine.books.on(position.instrument):
                     foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
-        if account.market is Market.FUTURES:
-            rows += await self._foreign(account, broker, foreign)
+        rows += self._foreign(account, held_there, foreign)
         self._engine.foreign = foreign
         return rows
 
-    async def _foreign(self, account: Account, broker: Broker, foreign: dict[Instrument, str]) -> list[Row]:
+    def _foreign(self, account: Account, held: Sequence[HeldThere], foreign: dict[Instrument, str]) -> list[Row]:
         """Adds to `foreign` what entries have to keep away from."""
         before = self._engine.foreign
         books = self._engine.books
         busy = {order.instrument for order in books.orders.values()}
-        held: Sequence[HeldThere] = await self._hands.ask(broker.positions)
         rows = []
         for one in held:
             instrument = Instrument(*account, one.symbol)
