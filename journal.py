@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from books import Decided, Event, OrderChanged, Overtook, Preferred, Switched
-from codec import from_text, to_text
+from codec import to_text
 from csv_logger import signal_row, trade_row
+from history import Execution, History, Wanted
 from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
+from seals import DamagedRecord, JournalError, opened, sealed
 
-T = TypeVar("T")
+__all__ = ["SIGNALS", "TRADES", "DamagedRecord", "Journal", "JournalError"]
 
 SIGNALS = "signals"
 TRADES = "trades"
@@ -34,7 +34,7 @@ FRESH = 256  # rows kept in memory for the CSV files, which nearly always want t
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, decision TEXT, alert_key TEXT, signal_id TEXT,
-    symbol TEXT, strategy TEXT, body TEXT NOT NULL
+    symbol TEXT, strategy TEXT, check_code TEXT, broker TEXT, status TEXT, body TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS events_by_alert ON events (alert_key) WHERE alert_key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS events_by_signal ON events (signal_id);
@@ -50,24 +50,15 @@ CREATE TABLE IF NOT EXISTS saved (
 """
 
 
-class JournalError(Exception):
-    """The record cannot be written or read; nothing may be decided until it can."""
-
-
-class DamagedRecord(JournalError, ValueError):
-    """A record is not what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """One order as /executions shows it, with the moment of its last change."""
-
-    order: Order
-    at: datetime
+# What earlier versions did not write beside the body; of their rows it is empty. No index: each one slows a commit.
+LATER_COLUMNS = ("check_code", "broker", "status")
 
 
 class Journal:
-    """One file, one writer. Reads have a connection of their own and see what is committed."""
+    """One file, one writer. Reads have a connection of their own and see what is committed.
+
+    `history` is for people who look through the records, on one more connection.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,6 +67,7 @@ class Journal:
             self._writer = _connect(path)
             self._prepare()
             self._reader = _connect(path)
+            self.history = History(_connect(path))
             self._last = {file: self._count(file) for file in (SIGNALS, TRADES)}
             self.last_event = int(self._writer.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()[0])
         except sqlite3.Error as exc:
@@ -96,6 +88,10 @@ class Journal:
         if health != "ok":
             raise JournalError(f"the journal {self.path.name} is damaged ({health}): restore it from a backup")
         self._writer.executescript(SCHEMA)
+        there = {name for (name,) in self._writer.execute("SELECT name FROM pragma_table_info('events')")}
+        for column in LATER_COLUMNS:
+            if column not in there:
+                self._writer.execute(f"ALTER TABLE events ADD COLUMN {column} TEXT")
         self.path.chmod(0o600)
 
     def make_room(self) -> None:
@@ -180,8 +176,8 @@ class Journal:
 
     def _insert(self, columns: Sequence[tuple[object, ...]], rows: Sequence[tuple[str, int, str]]) -> None:
         self._writer.executemany(
-            "INSERT INTO events (seq, at, kind, decision, alert_key, signal_id, symbol, strategy, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (seq, at, kind, decision, alert_key, signal_id, symbol, strategy, check_code, broker,"
+            " status, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             columns,
         )
         self._writer.executemany("INSERT INTO csv_rows VALUES (?, ?, ?)", rows)
@@ -217,7 +213,7 @@ class Journal:
         found = self._read(
             "SELECT body FROM events WHERE alert_key = ? AND kind = 'decided' ORDER BY seq DESC LIMIT 1", (alert_key,)
         )
-        return _opened(Decided, found[0][0]).record if found else None
+        return opened(Decided, found[0][0]).record if found else None
 
     def last_order(self, signal_id: str) -> Order | None:
         """The order of a signal as it stands now."""
@@ -237,7 +233,7 @@ class Journal:
             "SELECT body FROM events WHERE kind = 'order' AND symbol = ? AND instr(body, ?) ORDER BY seq DESC LIMIT 1",
             (symbol, f'"{client_order_id}"'),
         )
-        return _opened(OrderChanged, found[0][0]).order if found else None
+        return opened(OrderChanged, found[0][0]).order if found else None
 
     def orders_changed(self, symbol: str, since: datetime) -> list[Order]:
         """Every order's states since then, oldest first."""
@@ -245,22 +241,14 @@ class Journal:
             "SELECT body FROM events WHERE kind = 'order' AND symbol = ? AND at >= ?",
             (symbol, since.astimezone(UTC).isoformat()),
         )
-        return [_opened(OrderChanged, body).order for (body,) in found]
+        return [opened(OrderChanged, body).order for (body,) in found]
 
     def executions(
         self, limit: int, symbol: str | None = None, strategy: str | None = None, since: datetime | None = None
     ) -> list[Execution]:
         """Orders, newest change first, each once with its newest state."""
-        # Newest first and only as far as needed: grouping would read the whole history for the last few orders.
-        found = self._read(
-            "SELECT body FROM events AS newest WHERE kind = 'order' AND (?1 IS NULL OR symbol = ?1)"
-            " AND (?2 IS NULL OR strategy = ?2) AND (?3 IS NULL OR at >= ?3)"
-            " AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.signal_id = newest.signal_id"
-            " AND later.kind = 'order' AND later.seq > newest.seq) ORDER BY seq DESC LIMIT ?4",
-            (symbol, strategy, since.astimezone(UTC).isoformat() if since else None, limit),
-        )
-        changes = (_opened(OrderChanged, body) for (body,) in found)
-        return [Execution(change.order, change.at) for change in changes]
+        found = self.history.orders(Wanted(symbol=symbol, strategy=strategy, since=since), limit)
+        return [one.value for one in found]
 
     def rows_after(self, file: str, number: int) -> list[tuple[int, str]]:
         """CSV rows with a higher number, in order, at most a batch of them."""
@@ -295,6 +283,7 @@ class Journal:
             raise JournalError(f"cannot read the journal: {exc}") from exc
 
     def close(self) -> None:
+        self.history.close()
         self._reader.close()
         self._writer.close()
 
@@ -328,20 +317,22 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _columns(event: Event) -> tuple[str | None, ...]:
-    at, body = event.at.isoformat(), _sealed(to_text(event))
+    at, body = event.at.isoformat(), sealed(to_text(event))
     if isinstance(event, Decided):
         record = event.record
         signal = record.signal
         symbol, strategy = (signal.symbol, signal.strategy) if signal else (None, None)
         key = record.key if record.decision in (Decision.ACCEPTED, Decision.REJECTED) else None
-        return at, "decided", record.decision.value, key, record.signal_id, symbol, strategy, body
+        check, broker = record.check, record.broker
+        return at, "decided", record.decision.value, key, record.signal_id, symbol, strategy, check, broker, None, body
     if isinstance(event, OrderChanged):
         order = event.order
-        return at, "order", None, None, _thread(order), order.symbol, order.strategy, body
+        broker, status = order.broker, order.status.value
+        return at, "order", None, None, _thread(order), order.symbol, order.strategy, None, broker, status, body
     if isinstance(event, Overtook):
-        return at, "overtook", None, None, None, event.symbol, None, body
+        return at, "overtook", None, None, None, event.symbol, None, None, None, None, body
     kind = "preferred" if isinstance(event, Preferred) else "switched"
-    return at, kind, None, None, None, None, None, body
+    return at, kind, *(None,) * 8, body
 
 
 def _thread(order: Order) -> str:
@@ -365,27 +356,13 @@ def _deserves_a_row(order: Order) -> bool:
     return order.status not in UNSETTLED or order.status is OrderStatus.UNKNOWN
 
 
-def _sealed(body: str) -> str:
-    """SQLite notices pages that make no sense, not a digit that changed within one."""
-    return f"{body}#{zlib.crc32(body.encode()):08x}"
-
-
-def _opened(kind: type[T], body: str) -> T:
-    """Raises DamagedRecord when it is not what was written."""
-    # Records of the first journals have no seal; they end with their own brace.
-    text = body if body.endswith("}") else body.rpartition("#")[0]
-    if body not in (text, _sealed(text)):
-        raise DamagedRecord("a record of the journal is damaged: restore it from a backup")
-    return from_text(kind, text)
-
-
 def _event(kind: str, body: str) -> Event:
     if kind == "decided":
-        return _opened(Decided, body)
+        return opened(Decided, body)
     if kind == "order":
-        return _opened(OrderChanged, body)
+        return opened(OrderChanged, body)
     if kind == "preferred":
-        return _opened(Preferred, body)
+        return opened(Preferred, body)
     if kind == "overtook":
-        return _opened(Overtook, body)
-    return _opened(Switched, body)
+        return opened(Overtook, body)
+    return opened(Switched, body)

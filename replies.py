@@ -14,7 +14,7 @@ from books import Books
 from broker import Balance
 from case import Limits
 from checks import DOLLARS
-from journal import Execution
+from history import Execution
 from models import ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
 from portfolio import Position
 from risk import Preview
