@@ -18,9 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from banner import startup_text
+from banner import login_line, startup_text
 from config import Settings, SettingsError
 from connections import Connection
+from dashboard import Dashboard, add_pages
 from data_folder import FolderError
 from door import Door
 from journal import SIGNALS, TRADES, JournalError
@@ -44,7 +45,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         trader = Trader(gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience)
-        app.state.door = Door(gate, trader)
+        app.state.door = Door(gate, trader, _show_link(gate.settings))
+        app.state.dashboard = Dashboard(app.state.door)
         await trader.start()
         yield
         await trader.stop(STOP_SECONDS)
@@ -81,6 +83,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/close-all", "POST", Door.close_all)
     route("/logs/signals.csv", "GET", Door.download)
     route("/logs/trades.csv", "GET", Door.download)
+    add_pages(app)
     return app
 
 
@@ -143,13 +146,26 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+class Server(uvicorn.Server):
+    """Lets the viewers of the page go first: their streams do not end by themselves, and the stop would wait."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.dashboard.live.end()
+        await super().shutdown(sockets)
+
+
 def serve(gate: Gatehouse, listener: socket.socket) -> None:
     """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
     # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
+    app = create_app(gate)
     config = uvicorn.Config(
-        ShortCut(create_app(gate)),
+        ShortCut(app),
         loop="uvloop",
         http=Connection,
         ws="none",
@@ -161,7 +177,7 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, app).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
 
@@ -185,9 +201,14 @@ def main() -> int:
     if problem := gate.engine.in_force.problem:
         log.error("no entries: %s", problem)
     _spare_the_collector()
-    print(startup_text(settings, gate.secret), flush=True)
+    print(startup_text(settings, gate.secret, gate.sessions.link_token), flush=True)
     serve(gate, listener)
     return 0
+
+
+def _show_link(settings: Settings) -> Callable[[str], None]:
+    """Where it was shown at the start, and nowhere else: it is as good as a password."""
+    return lambda token: print(login_line(settings, token), flush=True)
 
 
 def _spare_the_collector() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from config import Settings
 
@@ -27,25 +28,38 @@ EXAMPLE = {
 PLACEHOLDER = "YOUR_WEBHOOK_SECRET_KEY"
 
 
-def startup_text(settings: Settings, secret: str) -> str:
-    """The secret is shown only when it is the generated one: one that was given is known, and logs are kept."""
+def startup_text(settings: Settings, secret: str, link_token: str) -> str:
+    """`link_token`: of the page's one-time link, where no password is set.
+
+    The secret is shown only when it is the generated one: one that was given is known, and logs are kept.
+    """
     shown = PLACEHOLDER if settings.webhook_secret_key else secret
-    url = f"http://{_reachable(settings.host)}:{settings.port}"
+    url = _url(settings)
     lines = [
         *_warnings(settings),
         f"Gatehouse listens on {url}",
         *(f"  {name}: {settings.mode_of(name)}{_markets(settings)}" for name in settings.brokers),
         f"  alerts without a broker go to {settings.default_broker_name}",
+        *([login_line(settings, link_token)] if link_token else [f"  page: {url}/"]),
         f"  records: {settings.log_dir}/signals.csv and {settings.log_dir}/trades.csv",
         "",
         "TradingView alert message (webhook URL: your https address + /webhook):",
-        f"  {_message(ALERT, shown)}",
+        f"  {alert_message(ALERT, shown)}",
         "",
         "Try it:",
-        f"  curl -s -X POST {url}/webhook -H 'Content-Type: application/json' -d '{_message(EXAMPLE, shown)}'",
+        f"  curl -s -X POST {url}/webhook -H 'Content-Type: application/json' -d '{alert_message(EXAMPLE, shown)}'",
         "",
     ]
     return "\n".join(lines)
+
+
+def login_line(settings: Settings, link_token: str) -> str:
+    """The link that opens the page once."""
+    return f"  page, with a link that works once: {_url(settings)}/login?token={link_token}"
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{_reachable(settings.host)}:{settings.port}"
 
 
 def _markets(settings: Settings) -> str:
@@ -53,7 +67,8 @@ def _markets(settings: Settings) -> str:
     return "" if settings.binance_market == "spot" else f", {' and '.join(settings.markets)}"
 
 
-def _message(fields: dict[str, object] | dict[str, str], secret: str) -> str:
+def alert_message(fields: Mapping[str, object], secret: str) -> str:
+    """What TradingView sends."""
     return json.dumps({"secret": secret, **fields})
 
 

@@ -80,18 +80,20 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Preferred:
-    """The owner changed settings while it runs."""
+    """The owner changed settings while it runs. `by`: from where, and how he showed that he may."""
 
     changes: tuple[Change, ...]
     at: datetime
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What the owner wants of a setting, whatever the environment says, and since when."""
+    """What the owner wants of a setting, whatever the environment says, since when, and who said so."""
 
     text: str
     since: datetime
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ def advanced(books: Books, order: Order, execution: Execution, at: datetime) -> 
 def _with_changes(preferences: Mapping[str, Preference], event: Preferred) -> Mapping[str, Preference]:
     texts = {change.name: change.text for change in event.changes}
     kept = {name: preference for name, preference in preferences.items() if name not in texts}
-    return kept | {name: Preference(text, event.at) for name, text in texts.items() if text is not None}
+    return kept | {name: Preference(text, event.at, event.by) for name, text in texts.items() if text is not None}
 
 
 def _with_decision(books: Books, record: DecisionRecord) -> Books:

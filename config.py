@@ -42,6 +42,7 @@ from setting_values import (
     whole_number,
 )
 
+MIN_PASSWORD_CHARACTERS = 10
 WEEK_SECONDS = 7 * 24 * 3600
 # TradingView's last resend comes 15 s after the first alert; a shorter memory would let it pass as a new one.
 MIN_DEDUPE_SECONDS = 20
@@ -98,10 +99,10 @@ class Settings(BaseSettings):
         description="Secret every alert must carry, at least 16 characters; needed as soon as exchange keys are set.",
     )
     dashboard_password: SecretStr | None = Field(
-        None, description="Password of the dashboard, which comes in a later version."
+        None, description="Password of the page; empty = a link that works once is printed at the start."
     )
     session_secret: SecretStr | None = Field(
-        None, description="Secret that signs the dashboard's logins, which come in a later version."
+        None, description="Signs the logins of the page; empty = a restart ends them. `openssl rand -hex 24` makes one."
     )
     allowed_ips: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(check_networks)] = Field(
         (), description="Addresses or networks that may send alerts, comma separated; empty = all with the secret."
@@ -412,11 +413,7 @@ def _unused(settings: Settings) -> Iterable[str]:
     for broker in LATER_BROKERS:
         if any(map(settings.is_set, KEYS[broker])):
             yield f"{broker} keys are set, but {broker} {NOT_YET}: alerts for it are rejected"
-    for name, what in (
-        ("notify_urls", "no messages are sent"),
-        ("dashboard_password", "there is no dashboard"),
-        ("session_secret", "there is no dashboard"),
-    ):
+    for name, what in (("notify_urls", "no messages are sent"),):
         if settings.is_set(name):
             yield f"{name.upper()} has no effect: {what} in this version yet"
 
@@ -436,6 +433,10 @@ def _unwise(settings: Settings) -> Iterable[str]:
         yield f"HOST is {settings.host}: alerts and their secret arrive unencrypted unless a proxy with TLS is in front"
     if settings.webhook_secret_key and is_easy_to_guess(settings.webhook_secret_key.get_secret_value()):
         yield "WEBHOOK_SECRET_KEY looks easy to guess: `openssl rand -hex 24` makes a better one"
+    for name, fewest in (("dashboard_password", MIN_PASSWORD_CHARACTERS), ("session_secret", MIN_SECRET_CHARACTERS)):
+        given = getattr(settings, name)
+        if given and len(given.get_secret_value()) < fewest:
+            yield f"{name.upper()} is shorter than {fewest} characters: whoever guesses it can trade"
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"

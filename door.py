@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from fastapi import Request, Response
 import replies
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import JournalError
+from login import Login
 from models import ZERO, Account, Signal
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
@@ -37,32 +38,44 @@ LONGEST_ADDRESS = 64
 class Door:
     """Every request passes here: who is it, what is wanted, what is the answer."""
 
-    def __init__(self, gate: Gatehouse, trader: Trader) -> None:
+    def __init__(self, gate: Gatehouse, trader: Trader, show_link: Callable[[str], None]) -> None:
+        """`show_link` gets the token of the next one-time login link, where there is no password."""
         self.gate = gate
         self.trader = trader
         self._secret = SecretGuard(gate.secret)
         self._default_broker = gate.settings.default_broker_name
+        self.login = Login(gate.settings, gate.sessions, self._address, show_link)
         self._brake = Brake()
         self._slowed = 0
 
     # --- the alert --------------------------------------------------------------------------------------------------
 
     async def webhook(self, request: Request) -> Response:
-        loop = asyncio.get_running_loop()
-        give_up_at, received_at = loop.time() + REPLY_SECONDS, self.gate.clock()
+        give_up_at, received_at = asyncio.get_running_loop().time() + REPLY_SECONDS, self.gate.clock()
         body = await read_body(request)
         fields = json_fields(body)
         if not self._may_alert(request, body, fields):
             return await self._unauthorised(request)
+        return await self._take(body, fields, received_at, give_up_at, is_dry_run=_is_dry_run(request))
+
+    async def owners_alert(self, text: bytes, *, is_dry_run: bool) -> Response:
+        """An alert that the owner wrote on the page: as if TradingView had sent it."""
+        give_up_at = asyncio.get_running_loop().time() + REPLY_SECONDS
+        return await self._take(text, json_fields(text), self.gate.clock(), give_up_at, is_dry_run=is_dry_run)
+
+    async def _take(
+        self, body: bytes, fields: Any, received_at: datetime, give_up_at: float, *, is_dry_run: bool
+    ) -> Response:
         key = alert_key(body, self.gate.secret)
         try:
             alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
-        if _is_dry_run(request):
+        if is_dry_run:
             preview = await self.trader.dry_run(alert)
             return json_reply(200, replies.dry_run_reply(alert.signal, alert.broker, preview))
-        answer = await self.trader.handle(alert, max(0.0, give_up_at - loop.time()))
+        left = max(0.0, give_up_at - asyncio.get_running_loop().time())
+        answer = await self.trader.handle(alert, left)
         return json_reply(*replies.webhook_reply(answer))
 
     def _alert(self, signal: Signal, key: str, received_at: datetime) -> Alert:
@@ -117,31 +130,39 @@ class Door:
 
     async def health(self, request: Request) -> Response:
         """Never waits for a thread: it answers whatever the disk and the exchange do."""
-        problems = []
-        if self.gate.engine.journal_problem:
-            problems.append(self.gate.engine.journal_problem)
-        if not self.trader.ready.is_set():
-            problems.append("recovery is not finished")
-        if problems:
+        if problems := self._problems():
             return json_reply(503, {"status": "unavailable", "problems": problems})
         return json_reply(200, {"status": "ok"})
 
+    def _problems(self) -> list[str]:
+        problem = self.gate.engine.journal_problem
+        recovering = [] if self.trader.ready.is_set() else ["recovery is not finished"]
+        return [problem, *recovering] if problem else recovering
+
     async def status(self, request: Request) -> Response:
-        gate, now = self.gate, self.gate.clock()
+        now = self.gate.clock()
+        thin = self._thin(now)
+        if not self._knows_secret(request) and not self.login.may_look(request):
+            return json_reply(200, thin)
+        return json_reply(200, thin | self._details())
+
+    def state(self) -> dict[str, Any]:
+        """All that the owner is told of it, for the page."""
+        more = {"accounts": self._accounts(), "problems": self._problems()}
+        return self._thin(self.gate.clock()) | self._details() | more
+
+    def _thin(self, now: datetime) -> dict[str, Any]:
+        gate, default = self.gate, self.gate.settings.default_broker_name
         books = gate.engine.books.as_of(now)
-        default = gate.settings.default_broker_name
-        thin = {
-            "status": "ok" if self.trader.ready.is_set() and not self.gate.engine.journal_problem else "unavailable",
+        return {
+            "status": "unavailable" if self._problems() else "ok",
             "mode": gate.settings.mode_of(default),
             "default_broker": default,
             "uptime_seconds": round((now - gate.started_at).total_seconds(), 1),
             "paused": books.paused,
         } | replies.counts(books, gate.engine.limits)
-        if not self._knows_secret(request):
-            return json_reply(200, thin)
-        return json_reply(200, thin | await self._details(now))
 
-    async def _details(self, now: datetime) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
         books = self.gate.engine.books
         unresolved = [order for order in books.orders.values() if order.status.value in ("UNKNOWN", "SENT", "INTENT")]
         return {
@@ -188,16 +209,25 @@ class Door:
     async def account_summary(self, request: Request) -> Response:
         await self._owner_only(request)
         books = self.gate.engine.books.as_of(self.gate.clock())
+        realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
+        return json_reply(
+            200, {"accounts": self._accounts(), "realized_pnl": realized, "realized_pnl_today": books.realized_today}
+        )
+
+    def _accounts(self) -> list[dict[str, Any]]:
         accounts = []
         for account in self.gate.brokers:
             dated = self.trader.market.balances(account)
             held = [p for p in self._positions(None) if (p["broker"], p["market"]) == account]
             mode, label = self.gate.settings.mode_of(account.broker), self.gate.label(account)
             accounts.append(replies.account_view(label, mode, dated.value if dated else None, held))
-        realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
-        return json_reply(
-            200, {"accounts": accounts, "realized_pnl": realized, "realized_pnl_today": books.realized_today}
-        )
+        return accounts
+
+    async def performance_of(self, request: Request) -> dict[str, Any]:
+        return {}
+
+    def notifications(self) -> dict[str, Any] | None:
+        return None
 
     async def download(self, request: Request) -> Response:
         await self._owner_only(request)
@@ -222,24 +252,25 @@ class Door:
             names = [*TARGETS, "reset"]
             return json_reply(404, error_body(f"no such preference; there are {', '.join(names)}") | {"names": names})
         try:
-            return await self._change_preferences(read_changes(target, body, self.gate.secret))
+            return await self._change_preferences(request, read_changes(target, body, self.gate.secret))
         except PreferenceError as exc:
             return json_reply(400, error_body(str(exc)) | {"field": exc.field})
 
     async def reset_preferences(self, request: Request) -> Response:
         await self._owner_only(request)
         # Also those that a later version may have left.
-        return await self._change_preferences(dict.fromkeys([*NAMES, *self.gate.engine.books.preferences]))
+        return await self._change_preferences(request, dict.fromkeys([*NAMES, *self.gate.engine.books.preferences]))
 
-    async def _change_preferences(self, changes: Mapping[str, str | None]) -> Response:
+    async def _change_preferences(self, request: Request, changes: Mapping[str, str | None]) -> Response:
         """Raises PreferenceError."""
+        by = self._who(request)
         try:
-            await asyncio.to_thread(self.gate.engine.prefer, changes, self.gate.clock())
+            await asyncio.to_thread(self.gate.engine.prefer, changes, self.gate.clock(), by)
         except JournalError as exc:
             self.gate.engine.journal_problem = str(exc)
             raise BadRequest(503, "the journal cannot be written; nothing was changed") from exc
         told = ((name, "default" if text is None else text or WORDS[name]) for name, text in changes.items())
-        log.info("preferences: %s", ", ".join(f"{name} = {text}" for name, text in told))
+        log.info("preferences, by %s: %s", by, ", ".join(f"{name} = {text}" for name, text in told))
         return json_reply(200, self._preferences(changes))
 
     def _preferences(self, names: Iterable[str]) -> dict[str, Any]:
@@ -270,6 +301,11 @@ class Door:
         results = [replies.webhook_reply(answer)[1] for answer in answers]
         return json_reply(200, {"closed": sum(result["success"] for result in results), "results": results})
 
+    def _who(self, request: Request) -> str:
+        """Of one who may: how he showed it, and from where."""
+        shown = "login" if self.login.may_change(request) else "secret"
+        return f"{shown} from {self._address(request)[:LONGEST_ADDRESS]}"
+
     def _knows_secret(self, request: Request) -> bool:
         return self._secret.accepts(bearer(request))
 
@@ -278,13 +314,14 @@ class Door:
             return
         if request.method == "POST":
             await self._owners_body(request)
-            return
-        await self._refuse(request)
+        elif not self.login.may_look(request):
+            await self._refuse(request)
 
     async def _owners_body(self, request: Request) -> bytes:
-        """With the owner's secret in it, or in the header."""
+        """With the owner's secret in it, or in the header, or from the page of whoever is logged in."""
         body = await read_body(request)
-        if not self._knows_secret(request) and not self._secret.accepts(claimed_secrets(body)):
+        with_secret = self._knows_secret(request) or self._secret.accepts(claimed_secrets(body))
+        if not with_secret and not self.login.may_change(request):
             await self._refuse(request)
         return body
 

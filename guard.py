@@ -55,6 +55,11 @@ class Brake:
             self._failures.popitem(last=False)
         return count + 1
 
+    def failures(self, address: str) -> int:
+        """How many there are already in the current minute."""
+        since, count = self._failures.get(address, (0.0, 0))
+        return count if self._monotonic() - since <= 60 else 0
+
     def is_on(self, failures: int) -> bool:
         return failures > FAILURES_PER_MINUTE
 

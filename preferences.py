@@ -232,6 +232,7 @@ def _view(name: str, found: InForce) -> dict[str, Any]:
         "default": _shown(name, found.defaults),
         "changed": preference is not None,
         "changed_at": preference.since if preference else None,
+        "changed_by": preference.by if preference else None,
     }
     return view | {"ignored": found.ignored[name]} if name in found.ignored else view
 

@@ -251,14 +251,14 @@ class RiskEngine:
         """Pause or resume entries; on the record, so that a restart remembers it."""
         self._ledger.run(lambda books: ([Switched(paused, now)], None))
 
-    def prefer(self, changes: Mapping[str, str | None], now: datetime) -> None:
+    def prefer(self, changes: Mapping[str, str | None], now: datetime, by: str = "") -> None:
         """Changes settings, all of these or none; None = back to the default. Holds from the very next decision on.
 
         Raises PreferenceError where they are not fit to be in force, JournalError when they cannot be written.
         """
 
         def step(books: Books) -> tuple[Sequence[Event], None]:
-            event = Preferred(tuple(Change(name, text) for name, text in changes.items()), now)
+            event = Preferred(tuple(Change(name, text) for name, text in changes.items()), now, by)
             self._under(fold(books, event).preferences).refuse_ignored(changes)
             return [event], None
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from broker import Broker
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
@@ -20,6 +22,7 @@ from paper_futures import PaperFutures
 from pauses import Pauses
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
+from sessions import Sessions
 
 if TYPE_CHECKING:
     from binance_link import BinanceLink
@@ -43,6 +46,7 @@ class Gatehouse:
     clock: Callable[[], datetime]
     patience: Patience
     started_at: datetime
+    sessions: Sessions
 
     def account_for(self, broker: str, market: Market | None) -> Account:
         """Where an alert goes that says so much. Without a market: spot, where that is on."""
@@ -74,10 +78,9 @@ def open_gatehouse(
     brokers = build_brokers(settings, Pauses(settings.log_dir))
     _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
-    given = settings.webhook_secret_key
     return Gatehouse(
         settings=settings,
-        secret=given.get_secret_value() if given else folder.own_secret(),
+        secret=_revealed(settings.webhook_secret_key) or folder.own_secret(),
         folder=folder,
         journal=journal,
         engine=engine,
@@ -86,7 +89,12 @@ def open_gatehouse(
         clock=clock,
         patience=patience or Patience(),
         started_at=clock(),
+        sessions=Sessions(_revealed(settings.dashboard_password), _revealed(settings.session_secret), clock),
     )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:

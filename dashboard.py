@@ -1,0 +1,309 @@
+"""The page: what it does, what it earned, and a hand on the switch. Shows and asks; the door decides who may."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Annotated, Any
+from urllib.parse import parse_qs, quote
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from banner import ALERT, PLACEHOLDER, alert_message
+from door import Door
+from history import Wanted
+from journal import JournalError
+from live import Fragments, Live
+from models import DecisionRecord
+from overview import decision_view, mode_of, overview, trade_view
+from page_forms import (
+    PAGE_ROWS,
+    SIGNALS_TABLE,
+    TEST_FIELDS,
+    TRADES_TABLE,
+    Filter,
+    Records,
+    Table,
+    read_filter,
+    results,
+    rows_view,
+    settings_view,
+)
+from templating import STATIC, render
+from web import HEADERS, BadRequest, json_reply, read_body
+
+PAGE_HEADERS = HEADERS | {
+    # Only what this daemon itself serves; the small pictures of Bootstrap stand in its style sheet as data. Scripts
+    # set styles on elements, which this allows.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # With no-referrer, browsers send a form with the origin "null":
+    # https://fetch.spec.whatwg.org/#append-a-request-origin-header
+    "Referrer-Policy": "same-origin",
+}
+TABS = (
+    ("/ui", "speedometer2", "Overview"),
+    ("/ui/signals", "broadcast", "Signals"),
+    ("/ui/trades", "arrow-left-right", "Trades"),
+    ("/ui/performance", "graph-up", "Results"),
+    ("/test", "clipboard-check", "Test"),
+    ("/ui/settings", "sliders", "Settings"),
+)
+FRAGMENTS = ("switch", "alarms", "positions", "decisions", "limits", "accounts", "orders", "records")
+LATEST = 12
+
+
+class Dashboard:
+    """The pages of one daemon."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self._gate = door.gate
+        self._latest: tuple[int, list[dict[str, Any]]] = (-1, [])
+        self.live = Live(self._fragments)
+
+    # --- in and out -------------------------------------------------------------------------------------------------
+
+    async def login_page(self, request: Request) -> Response:
+        if self.door.login.may_look(request):
+            return _to(_safe(request.query_params.get("next")))
+        return await self._login_page(request, 200, "", request.query_params.get("token", ""))
+
+    async def enter(self, request: Request) -> Response:
+        form = _form(await read_body(request))
+        try:
+            cookie = await self.door.login.enter(request, form.get("password", ""), form.get("token", ""))
+        except BadRequest as exc:
+            return await self._login_page(request, exc.status, str(exc), "", form.get("next"))
+        response = _to(_safe(form.get("next")))
+        self.door.login.keep(request, response, cookie)
+        return response
+
+    async def leave(self, request: Request) -> Response:
+        form = _form(await read_body(request))
+        if not self.door.login.is_own_form(request, form.get("token", "")):
+            raise BadRequest(403, "this did not come from the page")
+        response = _to("/login")
+        self.door.login.leave(request, response)
+        return response
+
+    async def _login_page(
+        self, request: Request, status: int, problem: str, link: str, next_page: str | None = None
+    ) -> Response:
+        return await _html(
+            "login.html",
+            status,
+            problem=problem,
+            link=link,
+            next=_safe(next_page or request.query_params.get("next")),
+            has_password=self._gate.sessions.has_password,
+            token="",
+        )
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+
+    async def overview(self, request: Request) -> Response:
+        return await self._page(request, "overview.html", "/ui", s=await self._state())
+
+    async def signals(self, request: Request) -> Response:
+        return await self._rows(request, SIGNALS_TABLE)
+
+    async def trades(self, request: Request) -> Response:
+        return await self._rows(request, TRADES_TABLE)
+
+    async def performance(self, request: Request) -> Response:
+        found = await self.door.performance_of(request)
+        return await self._page(request, "performance.html", "/ui/performance", **results(found))
+
+    async def test(self, request: Request) -> Response:
+        message = alert_message(ALERT, PLACEHOLDER)
+        return await self._page(request, "test.html", "/test", message=message, fields=TEST_FIELDS)
+
+    async def settings(self, request: Request) -> Response:
+        values = settings_view(self._gate.engine.in_force, self.door.notifications())
+        return await self._page(request, "settings.html", "/ui/settings", **values)
+
+    async def _page(
+        self, request: Request, template: str, here: str, s: Mapping[str, Any] | None = None, **values: object
+    ) -> Response:
+        """`s`: what is live on the page."""
+        session = self.door.login.session(request) or ""
+        common = {
+            "here": here,
+            "tabs": TABS,
+            "token": self._gate.sessions.token(session),
+            "mode": mode_of({name: self._gate.settings.mode_of(name) for name in self._gate.settings.brokers}),
+            "started_at": self._gate.started_at,
+            "s": {"paused": self._gate.engine.books.paused} | dict(s or {}),
+        }
+        return await _html(template, 200, **(common | values))
+
+    async def _rows(self, request: Request, table: Table) -> Response:
+        asked = read_filter(request.query_params)
+        history = self._gate.journal.history
+        names = await asyncio.to_thread(lambda: (history.symbols(), history.strategies()))
+        found = await asyncio.to_thread(self._records, table, asked) if not asked.problem else Records([], None)
+        values = rows_view(table, asked, found, *names)
+        return await self._page(request, "rows.html", table.path, **values)
+
+    def _records(self, table: Table, asked: Filter) -> Records:
+        """One page of them, and where the next one begins; on a worker thread. Raises JournalError."""
+        history = self._gate.journal.history
+        if table is TRADES_TABLE:
+            orders = history.orders(asked.wanted, PAGE_ROWS + 1, asked.before)
+            rows = [trade_view(found.value.order, found.value.at) for found in orders[:PAGE_ROWS]]
+            return Records(rows, orders[PAGE_ROWS - 1].number if len(orders) > PAGE_ROWS else None)
+        decisions = history.decisions(asked.wanted, PAGE_ROWS + 1, asked.before)
+        rows = [self._decision(found.value) for found in decisions[:PAGE_ROWS]]
+        return Records(rows, decisions[PAGE_ROWS - 1].number if len(decisions) > PAGE_ROWS else None)
+
+    def _decision(self, record: DecisionRecord) -> dict[str, Any]:
+        return decision_view(record, self._gate.journal.last_order(record.signal_id) if record.order else None)
+
+    # --- live -------------------------------------------------------------------------------------------------------
+
+    async def _state(self) -> dict[str, Any]:
+        return overview(self.door.state(), await asyncio.to_thread(self._latest_decisions))
+
+    def _latest_decisions(self) -> list[dict[str, Any]]:
+        """Read again only when the journal has grown."""
+        number = self._gate.journal.last_event
+        known, found = self._latest
+        if known != number:
+            found = [self._decision(each.value) for each in self._gate.journal.history.decisions(Wanted(), LATEST)]
+            self._latest = (number, found)
+        return found
+
+    async def _fragments(self) -> Fragments:
+        state = await self._state()
+        return await asyncio.to_thread(lambda: {name: render(f"_{name}.html", s=state) for name in FRAGMENTS})
+
+    # --- what is asked from the page ----------------------------------------------------------------------------------
+
+    async def run_test(self, request: Request) -> Response:
+        asked = _json(await self._changing(request))
+        text = asked.get("alert")
+        if not isinstance(text, str):
+            raise BadRequest(400, "alert must be the text of an alert")
+        return await self.door.owners_alert(text.encode("utf-8", "replace"), is_dry_run=asked.get("send") is not True)
+
+    async def show_message(self, request: Request) -> Response:
+        """With the secret: asked for by a click, and never part of a page."""
+        await self._changing(request)
+        return json_reply(200, {"message": alert_message(ALERT, self._gate.secret)})
+
+    async def _changing(self, request: Request) -> bytes:
+        body = await read_body(request)
+        if not self.door.login.may_change(request):
+            raise BadRequest(401, "log in first")
+        return body
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def add_pages(app: FastAPI) -> None:
+    """`app.state.dashboard` is there once the server has started."""
+
+    def page(path: str, show: Callable[[Dashboard, Request], Awaitable[Response]]) -> None:
+        async def endpoint(request: Request) -> Response:
+            dashboard: Dashboard = request.app.state.dashboard
+            if not dashboard.door.login.may_look(request):
+                return _to(f"/login?next={quote(request.url.path)}")
+            return await _or_problem(lambda: show(dashboard, request))
+
+        app.router.add_route(path, endpoint, methods=["GET"])
+
+    def open_to_all(path: str, method: str, handle: Callable[[Dashboard, Request], Awaitable[Response]]) -> None:
+        async def endpoint(request: Request) -> Response:
+            return await handle(request.app.state.dashboard, request)
+
+        app.router.add_route(path, endpoint, methods=[method])
+
+    for path in ("/", "/ui"):
+        page(path, Dashboard.overview)
+    page("/ui/signals", Dashboard.signals)
+    page("/ui/trades", Dashboard.trades)
+    page("/ui/performance", Dashboard.performance)
+    page("/ui/settings", Dashboard.settings)
+    page("/test", Dashboard.test)
+    open_to_all("/login", "GET", Dashboard.login_page)
+    open_to_all("/login", "POST", Dashboard.enter)
+    open_to_all("/logout", "POST", Dashboard.leave)
+    open_to_all("/test/run", "POST", Dashboard.run_test)
+    open_to_all("/test/secret", "POST", Dashboard.show_message)
+    app.get("/events", response_class=EventSourceResponse)(_events)
+    app.mount("/static", _Static(directory=STATIC))
+
+
+async def _viewer(request: Request) -> Dashboard:
+    dashboard: Dashboard = request.app.state.dashboard
+    if not dashboard.door.login.may_look(request):
+        raise BadRequest(401, "log in first")
+    if dashboard.live.is_full:
+        raise BadRequest(503, "too many pages are open")
+    return dashboard
+
+
+async def _events(
+    request: Request, dashboard: Annotated[Dashboard, Depends(_viewer)]
+) -> AsyncIterator[ServerSentEvent]:
+    async for news in dashboard.live.watch(lambda: dashboard.door.login.may_look(request)):
+        yield ServerSentEvent(event="fragments" if news else "alive", data=news)
+    if not dashboard.door.login.may_look(request):
+        yield ServerSentEvent(event="over", data={})
+
+
+class _Static(StaticFiles):
+    """Public libraries and ours, which hold nothing of the owner. An address with its digest never changes."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(PAGE_HEADERS | {"Cache-Control": "public, max-age=31536000, immutable"})
+        return response
+
+
+async def _or_problem(show: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await show()
+    except JournalError as exc:
+        return await _html("problem.html", 503, heading="The records cannot be read", text=str(exc), token="")
+
+
+async def _html(template: str, status: int, **values: object) -> Response:
+    """Rendered on a thread: an alert that comes meanwhile does not wait for it."""
+    text = await asyncio.to_thread(render, template, **values)
+    return HTMLResponse(text, status, headers=PAGE_HEADERS)
+
+
+def _to(path: str) -> Response:
+    return RedirectResponse(path, 303, headers=PAGE_HEADERS)
+
+
+def _safe(path: str | None) -> str:
+    """Only a page of ours: an address of somebody else's is not where a login leads to."""
+    return path if path in {tab for tab, *_ in TABS} else "/ui"
+
+
+def _form(body: bytes) -> dict[str, str]:
+    """The first value of each field. Raises BadRequest."""
+    try:
+        fields = parse_qs(body.decode(), max_num_fields=10)
+    except ValueError as exc:
+        raise BadRequest(400, "not a form") from exc
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(400, "not JSON") from exc
+    if not isinstance(found, dict):
+        raise BadRequest(400, "not a JSON object")
+    return found
