@@ -34,7 +34,14 @@ HISTORY_ROWS = 100_000
 IDLE_SECONDS = 20
 SUSTAINED_SECONDS = 5
 SENDERS = 16
-LIBRARIES = "fastapi, uvicorn, uvloop, httptools, pydantic_settings, binance.client, sqlite3, csv"
+PAGE_SIGNALS = 10_000
+LOOKS = 20
+PASSWORD = "bench-3c1f77a0"
+PAGES = ("/ui", "/ui/signals", "/ui/signals?strategy=none", "/ui/trades", "/ui/performance", "/ui/settings", "/test")
+LIBRARIES = (
+    "fastapi, uvicorn, uvloop, httptools, pydantic_settings, binance.client, sqlite3, csv, jinja2, itsdangerous, "
+    "prometheus_client"
+)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -300,7 +307,7 @@ def cpu_seconds(pid: int) -> float:
 def start_with_history() -> None:
     with exchange() as exchange_port, tempfile.TemporaryDirectory(dir=ROOT) as made:
         folder = Path(made)
-        rows = write_history(folder / "logs")
+        rows = write_history(folder / "logs", HISTORY_ROWS)
         times = []
         for _ in range(3):
             started = time.monotonic()
@@ -315,7 +322,7 @@ def start_with_history() -> None:
     line(f"start to ready, {rows} rows of history", min(times[1:]), min(bare), "s")
 
 
-def write_history(logs: Path) -> int:
+def write_history(logs: Path, rows: int) -> int:
     """Half refusals, a quarter entries and exits in turn, a quarter their fills."""
     from books import Decided, Event, OrderChanged
     from journal import Journal
@@ -335,6 +342,8 @@ def write_history(logs: Path) -> int:
         order = Order(f"gh{number}", f"s{number}", *common, quantity=quantity, sent_at=at)
         filled = replace(order, status=OrderStatus.FILLED, settled_at=at, exchange_order_id=str(number))
         filled = replace(filled, executed_quantity=quantity, executed_quote=quote, fees=fees)
+        if side is Side.SELL:
+            filled = replace(filled, realized_pnl=Decimal(number % 7 - 2) / 10)
         entry = DecisionRecord(
             f"s{number}", f"k{number}", at, at, Decision.ACCEPTED, "", "bench", signal, "BINANCE", order
         )
@@ -343,7 +352,7 @@ def write_history(logs: Path) -> int:
         return [Decided(first), Decided(second), Decided(entry), OrderChanged(filled, at)]
 
     events: list[Event] = []
-    for number in range(HISTORY_ROWS // 4):
+    for number in range(rows // 4):
         at += timedelta(minutes=17)
         events += trade(number)
         if len(events) >= 4000:
@@ -351,7 +360,41 @@ def write_history(logs: Path) -> int:
             events = []
     journal.append(events)
     journal.close()
-    return HISTORY_ROWS
+    return rows
+
+
+def pages() -> None:
+    """Each one as a browser asks for it, on a new connection; the first look, and half of the later ones."""
+    with exchange() as exchange_port, tempfile.TemporaryDirectory(dir=ROOT) as made:
+        folder = Path(made)
+        # Three of four rows are decisions.
+        write_history(folder / "logs", PAGE_SIGNALS * 4 // 3)
+        with daemon(exchange_port, folder, DASHBOARD_PASSWORD=PASSWORD) as (port, _):
+            cookie = log_in(port)
+            for path in PAGES:
+                first, *later = (look(port, path, cookie) for _ in range(LOOKS + 1))
+                line(f"{PAGE_SIGNALS} signals: {path}, first", first, None, "ms")
+                line(f"{PAGE_SIGNALS} signals: {path}, median", sorted(later)[LOOKS // 2], None, "ms")
+
+
+def log_in(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/login", f"password={PASSWORD}", {"Origin": f"http://127.0.0.1:{port}"})
+    cookie: str = connection.getresponse().headers["Set-Cookie"].partition(";")[0]
+    connection.close()
+    return cookie
+
+
+def look(port: int, path: str, cookie: str) -> float:
+    """Milliseconds."""
+    started = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path, headers={"Cookie": cookie})
+    reply = connection.getresponse()
+    reply.read()
+    connection.close()
+    assert reply.status == 200, (path, reply.status)
+    return (time.monotonic() - started) * 1000
 
 
 def line(what: str, ours: float, least: float | None, unit: str) -> None:
@@ -367,6 +410,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "throughput": throughput,
     "memory": memory_and_idle,
     "start": start_with_history,
+    "pages": pages,
 }
 
 

@@ -87,9 +87,9 @@ def test_every_preference_is_shown_with_its_value_its_default_and_that_nobody_ch
     shown = reply["preferences"]
     assert shown.keys() == NAMES
     for name, preference in shown.items():
-        assert preference.keys() == {"value", "default", "changed", "changed_at"}, name
+        assert preference.keys() == {"value", "default", "changed", "changed_at", "changed_by"}, name
         assert preference["value"] == preference["default"], name
-        assert (preference["changed"], preference["changed_at"]) == (False, None), name
+        assert (preference["changed"], preference["changed_at"], preference["changed_by"]) == (False, None, None), name
     names = ("max_open_trades", "allowed_symbols", "max_daily_loss_usdt", "allowed_strategies", "stop_loss_percent")
     assert [shown[name]["value"] for name in names] == [7, ["BTCUSDT", "ETHUSDT"], 12.5, "all", "off"]
 
@@ -107,6 +107,7 @@ def test_a_change_is_shown_with_its_time_and_the_default_that_it_replaces(fresh:
     reply = change(fresh, "max_open_trades", value=5)
     (shown,) = reply["preferences"].values()
     assert (shown["value"], shown["default"], shown["changed"]) == (5, 3, True)
+    assert shown["changed_by"] == "secret from 127.0.0.1"
     assert shown["changed_at"].endswith("Z")
     since = datetime.fromisoformat(shown["changed_at"])
     assert abs((since - before).total_seconds()) < 10
