@@ -55,7 +55,9 @@ def startup_text(settings: Settings, secret: str, link_token: str) -> str:
 
 def login_line(settings: Settings, link_token: str) -> str:
     """The link that opens the page once."""
-    return f"  page, with a link that works once: {_url(settings)}/login?token={link_token}"
+    # Railway's own address is not known to what runs there.
+    url = "https://<your address>" if settings.surroundings.on_railway else _url(settings)
+    return f"  page, with a link that works once: {url}/login?token={link_token}"
 
 
 def _url(settings: Settings) -> str:

@@ -192,13 +192,12 @@ def results(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_view(found: InForce, notifications: Mapping[str, Any] | None) -> dict[str, Any]:
     """`notifications`: what became of the messages so far; None where there are none to be sent."""
-    groups = [
-        {
-            "name": group,
-            "preferences": [_preference(name, view) for name, view in preferences_view(names, found).items()],
-        }
-        for group, names in GROUPS.items()
-    ]
+    groups, shown = [], set[str]()
+    for group, names in GROUPS.items():
+        # One setting may be changed under two names; on the page it stands once.
+        views = preferences_view([name for name in names if name not in shown], found)
+        groups.append({"name": group, "preferences": [_preference(name, view) for name, view in views.items()]})
+        shown |= views.keys()
     return {"groups": groups, "warnings": found.warnings, "notifications": notifications or {}}
 
 

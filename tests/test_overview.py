@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from config import Settings
 from models import Decision, OrderStatus
 from overview import alarms, bars, mode_of, overview
-from page_forms import SIGNALS_TABLE, TRADES_TABLE, Records, read_filter, rows_view
+from page_forms import SIGNALS_TABLE, TRADES_TABLE, Records, read_filter, rows_view, settings_view
+from preferences import NAMES, in_force
 from templating import gain, moment, money, plain, price, render, signed, static_address, took
 
 D = Decimal
@@ -248,6 +250,14 @@ def test_text_of_others_never_becomes_part_of_the_page() -> None:
     html = render("_alarms.html", s={"alarms": [{"tone": "danger", "text": hostile}]})
     assert "<script" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_every_setting_stands_once_on_its_page() -> None:
+    settings = Settings()
+    view = settings_view(in_force(settings, {}), None)
+    names = [preference["name"] for group in view["groups"] for preference in group["preferences"]]
+    assert sorted(names) == sorted(NAMES)
+    assert all(preference["help"] for group in view["groups"] for preference in group["preferences"])
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------
