@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from books import Event
 from broker import Broker
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
 from models import Account, Market
+from notifier import Notifier
 from orders import Patience
 from paper_client import PaperClient
 from paper_futures import PaperFutures
 from pauses import Pauses
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
+from services import Service
 
 if TYPE_CHECKING:
     from binance_link import BinanceLink
@@ -43,6 +46,12 @@ class Gatehouse:
     clock: Callable[[], datetime]
     patience: Patience
     started_at: datetime
+    notifier: Notifier | None = None
+
+    def tell(self, text: str) -> None:
+        """A message to the owner, where there is a way to reach him."""
+        if self.notifier:
+            self.notifier.tell(text)
 
     def account_for(self, broker: str, market: Market | None) -> Account:
         """Where an alert goes that says so much. Without a market: spot, where that is on."""
@@ -69,15 +78,17 @@ def open_gatehouse(
     }
     for csv in csvs.values():
         csv.open()
-    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings))
+    secret = given.get_secret_value() if (given := settings.webhook_secret_key) else folder.own_secret()
+    notifier = _notifier(settings, secret, journal, clock)
+    on_written = notifier.written if notifier else _nothing
+    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), on_written)
     _refuse_to_mix(settings, journal, engine)
     brokers = build_brokers(settings, Pauses(settings.log_dir))
     _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
-    given = settings.webhook_secret_key
     return Gatehouse(
         settings=settings,
-        secret=given.get_secret_value() if given else folder.own_secret(),
+        secret=secret,
         folder=folder,
         journal=journal,
         engine=engine,
@@ -86,7 +97,19 @@ def open_gatehouse(
         clock=clock,
         patience=patience or Patience(),
         started_at=clock(),
+        notifier=notifier,
     )
+
+
+def _notifier(settings: Settings, secret: str, journal: Journal, clock: Callable[[], datetime]) -> Notifier | None:
+    services = [Service(address, number) for number, address in enumerate(settings.notify_addresses, 1)]
+    if not services:
+        return None
+    return Notifier(services, settings.log_dir, (*settings.secrets, secret), journal.day, clock)
+
+
+def _nothing(events: Sequence[Event]) -> None:
+    """Nobody wants to be told."""
 
 
 def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:
