@@ -23,7 +23,7 @@ from config import Settings, SettingsError
 from connections import Connection
 from dashboard import Dashboard, add_pages
 from data_folder import FolderError
-from door import Door
+from door import Door, look
 from journal import SIGNALS, TRADES, JournalError
 from log_setup import set_up_logging
 from setting_sources import load_settings
@@ -34,6 +34,7 @@ from wiring import Gatehouse, open_gatehouse
 log = logging.getLogger("gatehouse")
 
 STOP_SECONDS = 4
+TELL_SECONDS = 1
 COLLECT_AFTER = (20_000, 10, 10)
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
@@ -44,12 +45,18 @@ def create_app(gate: Gatehouse) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        trader = Trader(gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience)
+        trader = Trader(
+            gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience, gate.tell
+        )
         app.state.door = Door(gate, trader, _show_link(gate.settings))
         app.state.dashboard = Dashboard(app.state.door)
         await trader.start()
+        if gate.notifier:
+            gate.notifier.start(lambda: look(gate, trader))
         yield
         await trader.stop(STOP_SECONDS)
+        if gate.notifier:
+            gate.notifier.stop(TELL_SECONDS)
 
     # A redirect to the path without its last slash would go wherever the sender's Host header says.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -81,6 +88,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/pause", "POST", Door.pause)
     route("/resume", "POST", Door.resume)
     route("/close-all", "POST", Door.close_all)
+    route("/notifications/test", "POST", Door.test_notifications)
     route("/logs/signals.csv", "GET", Door.download)
     route("/logs/trades.csv", "GET", Door.download)
     add_pages(app)

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models import Market, plain
+from services import addresses, tokens
 from setting_values import (
     MIN_SECRET_CHARACTERS,
     Confidence,
@@ -33,6 +34,7 @@ from setting_values import (
     Url,
     check_host,
     check_networks,
+    check_notify_urls,
     check_strategies,
     check_symbols,
     check_webhook_secret,
@@ -222,8 +224,9 @@ class Settings(BaseSettings):
     flattrade_trade_amount: Money = Field(
         Decimal(1000), description="As TRADE_AMOUNT_USDT, in INR for FlatTrade, for a later version."
     )
-    notify_urls: SecretStr | None = Field(
-        None, description="Where to send messages to you, comma separated, for a later version."
+    notify_urls: Annotated[SecretStr, BeforeValidator(check_notify_urls)] | None = Field(
+        None,
+        description="Where to send messages to you: apprise addresses like tgram://… or mailto://…, comma separated.",
     )
 
     surroundings: Surroundings = Field(Surroundings(), exclude=True, repr=False)
@@ -289,8 +292,12 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """Every secret's value, longest first, so that hiding one does not leave the rest of a longer one behind."""
         values = [value.get_secret_value() for _, value in self if isinstance(value, SecretStr)]
-        urls = re.split(r"[,\s]+", self.notify_urls.get_secret_value()) if self.notify_urls else []
-        return tuple(sorted({value for value in [*values, *urls] if value}, key=lambda value: (-len(value), value)))
+        parts = [part for address in self.notify_addresses for part in tokens(address)]
+        return tuple(sorted({value for value in [*values, *parts] if value}, key=lambda value: (-len(value), value)))
+
+    @property
+    def notify_addresses(self) -> tuple[str, ...]:
+        return addresses(self.notify_urls.get_secret_value()) if self.notify_urls else ()
 
     @property
     def loses_records(self) -> str:
@@ -413,9 +420,6 @@ def _unused(settings: Settings) -> Iterable[str]:
     for broker in LATER_BROKERS:
         if any(map(settings.is_set, KEYS[broker])):
             yield f"{broker} keys are set, but {broker} {NOT_YET}: alerts for it are rejected"
-    for name, what in (("notify_urls", "no messages are sent"),):
-        if settings.is_set(name):
-            yield f"{name.upper()} has no effect: {what} in this version yet"
 
 
 def _unwise(settings: Settings) -> Iterable[str]:

@@ -15,6 +15,7 @@ from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import JournalError
 from login import Login
 from models import ZERO, Account, Signal
+from notifier import Look
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
@@ -28,6 +29,7 @@ log_of_strangers = logging.getLogger("gatehouse.strangers")
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
 REPLY_SECONDS = 2.1
 CLOSE_ALL_SECONDS = 8.0
+TEST_SECONDS = 5.0
 SLOWED_SECONDS = 1.0
 MAX_SLOWED = 100
 MAX_ROWS = 1_000
@@ -184,6 +186,7 @@ class Door:
             "notices": [{"at": at, "text": text} for at, text in self.trader.notices],
             "latencies_ms": _latencies(self.trader.latencies_ms),
             "warnings": self.gate.engine.in_force.warnings,
+            "notifications": self.gate.notifier.state if self.gate.notifier else None,
         }
 
     async def executions(self, request: Request) -> Response:
@@ -306,6 +309,14 @@ class Door:
         shown = "login" if self.login.may_change(request) else "secret"
         return f"{shown} from {self._address(request)[:LONGEST_ADDRESS]}"
 
+    async def test_notifications(self, request: Request) -> Response:
+        await self._owner_only(request)
+        if self.gate.notifier is None:
+            raise BadRequest(400, "there is nowhere to send messages to: set NOTIFY_URLS and start again")
+        problems = await self.gate.notifier.test(TEST_SECONDS)
+        services = [{"service": name, "taken": not why, "problem": why or None} for name, why in problems.items()]
+        return json_reply(200, {"success": not any(problems.values()), "services": services})
+
     def _knows_secret(self, request: Request) -> bool:
         return self._secret.accepts(bearer(request))
 
@@ -328,6 +339,14 @@ class Door:
     async def _refuse(self, request: Request) -> NoReturn:
         await self._unauthorised(request)
         raise BadRequest(401, "unauthorised: send the webhook secret")
+
+
+def look(gate: Gatehouse, trader: Trader) -> Look:
+    """What the owner is told of as long as it lasts, and what he holds."""
+    engine = gate.engine
+    problems = {"Halted": engine.halted or engine.in_force.problem, "Journal": engine.journal_problem}
+    drift = [", ".join(f"{name} {value}" for name, value in row.items() if value) for row in trader.drift]
+    return Look(problems, drift, [position for position in engine.books.positions.values() if position.is_open])
 
 
 def _balances(trader: Trader, account: Account) -> dict[str, Any] | None:

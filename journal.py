@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,6 +53,15 @@ CREATE TABLE IF NOT EXISTS saved (
 
 # What earlier versions did not write beside the body; of their rows it is empty. No index: each one slows a commit.
 LATER_COLUMNS = ("check_code", "broker", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One UTC day on the record: decisions of each kind, and each order that changed, before the day and after it."""
+
+    date: date
+    decisions: Mapping[str, int]
+    orders: Sequence[tuple[Order | None, Order]]
 
 
 class Journal:
@@ -249,6 +259,41 @@ class Journal:
         """Orders, newest change first, each once with its newest state."""
         found = self.history.orders(Wanted(symbol=symbol, strategy=strategy, since=since), limit)
         return [one.value for one in found]
+
+    def day(self, day: date) -> Day:
+        """What is on the record of a UTC day. Raises JournalError."""
+        first, end = self._first_of(day), self._first_of(day + timedelta(days=1))
+        decisions = self._read(
+            "SELECT decision, COUNT(*) FROM events WHERE seq >= ? AND seq < ? AND kind = 'decided' GROUP BY decision",
+            (first, end),
+        )
+        changes = self._read(
+            "SELECT body FROM events WHERE seq >= ? AND seq < ? AND kind = 'order' ORDER BY seq", (first, end)
+        )
+        after = {order.client_order_id: order for order in (opened(OrderChanged, body).order for (body,) in changes)}
+        pairs = [(self._before(order, first), order) for order in after.values()]
+        return Day(day, dict(decisions), pairs)
+
+    def _first_of(self, day: date) -> int:
+        """The number of the first event of that UTC day, or of a later one. Looks only at a few: times only grow."""
+        low, high = 1, self.last_event + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = self._read("SELECT at FROM events WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,))
+            if found and found[0][0] < day.isoformat():
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _before(self, order: Order, number: int) -> Order | None:
+        """As it stood before that event."""
+        found = self._read(
+            "SELECT body FROM events WHERE signal_id = ? AND kind = 'order' AND seq < ? AND instr(body, ?)"
+            " ORDER BY seq DESC LIMIT 1",
+            (_thread(order), number, f'"{order.client_order_id}"'),
+        )
+        return opened(OrderChanged, found[0][0]).order if found else None
 
     def rows_after(self, file: str, number: int) -> list[tuple[int, str]]:
         """CSV rows with a higher number, in order, at most a batch of them."""

@@ -6,6 +6,7 @@ the lock together are written together: one transaction, one fsync, and each sti
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,11 @@ from books import Books, Event, fold
 from journal import Journal, JournalError
 from saved_books import read_books, write_books
 
+log = logging.getLogger("gatehouse.ledger")
+
 T = TypeVar("T")
 Step = Callable[[Books], tuple[Sequence[Event], T]]
+OnWritten = Callable[[Sequence[Event]], None]
 
 # Beyond these, a restart would have to fold more than it takes to write the sum of it now.
 SAVE_AFTER_EVENTS = 2_000
@@ -55,8 +59,10 @@ class _Turn(Generic[T]):
 class Ledger:
     """`books` is an immutable value and may be read at any time; it holds only what is on the disk."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, on_written: OnWritten = lambda events: None) -> None:
+        """`on_written` is told of all events, once each, when they are on the disk; it must be quick, orders wait."""
         self._journal = journal
+        self._on_written = on_written
         self._lock = threading.Lock()
         self._waiting: deque[_Turn[Any]] = deque()
         self._books, self._saved_at = self._restored()
@@ -101,6 +107,13 @@ class Ledger:
             self._journal.save(number, text)
         self._saved_at = number
 
+    def _tell(self, written: Sequence[Event]) -> None:
+        try:
+            self._on_written(written)
+        except Exception:
+            # What is on the disk happened, whoever chokes on the news of it.
+            log.exception("news of the record were lost")
+
     def _restored(self) -> tuple[Books, int]:
         number, text = self._journal.saved()
         books = read_books(text)
@@ -133,6 +146,7 @@ class Ledger:
             if written:
                 self._journal.append(written)
             self._books = books
+            self._tell(written)
         except JournalError as error:
             for turn in open_turns:
                 turn.fail(error)

@@ -55,6 +55,7 @@ class Hands(Protocol):
 
     def run(self, call: Callable[..., Any], *args: object) -> Awaitable[Any]: ...
     def tell_owner(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
     def changed(self, instrument: Instrument) -> None: ...
 
 
@@ -116,7 +117,7 @@ class Reconciler:
                 drift += [row for row in self.drift if (row["broker"], row["market"]) == account]
         for row in drift:
             if row not in self.drift:
-                self._hands.tell_owner(f"drift: {row}")
+                self._hands.note(f"drift: {row}")
         self.drift = drift
 
     async def _compare(self, account: Account, broker: Broker) -> list[Row]:

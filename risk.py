@@ -30,7 +30,7 @@ from case import Case, Limits
 from checks import judge, judge_all, missed_alert
 from intents import new_id
 from journal import Journal
-from ledger import Ledger, Step
+from ledger import Ledger, OnWritten, Step
 from models import (
     Account,
     Decision,
@@ -95,10 +95,19 @@ class Preview:
 class RiskEngine:
     """The one owner of what is shared between threads. `books` is an immutable value and may be read at any time."""
 
-    def __init__(self, journal: Journal, limits: Limits, under: Under | None = None) -> None:
-        """`under` lays the owner's preferences over the limits; without it they are only remembered."""
+    def __init__(
+        self,
+        journal: Journal,
+        limits: Limits,
+        under: Under | None = None,
+        on_written: OnWritten = lambda events: None,
+    ) -> None:
+        """`under` lays the owner's preferences over the limits; without it they are only remembered.
+
+        `on_written` is told what has gone on the record, while the next order waits.
+        """
         self._journal = journal
-        self._ledger = Ledger(journal)
+        self._ledger = Ledger(journal, on_written)
         self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
         self.foreign: Mapping[Instrument, str] = {}  # positions that the accounts hold and the books do not

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, SecretStr
 
 from models import plain
+from services import addresses, is_understood
 
 MIN_SECRET_CHARACTERS = 16
+MAX_SERVICES = 10  # each has a thread and a queue of its own
 
 
 class Wrong(ValueError):
@@ -180,6 +182,19 @@ def _check_exchange_key(value: object) -> SecretStr:
     if _is_placeholder(key):
         raise Wrong("must be the key that the exchange gave you, was a placeholder")
     return SecretStr(key)
+
+
+def check_notify_urls(value: object) -> SecretStr:
+    text = _revealed(value)
+    found = addresses(text)
+    if len(found) > MAX_SERVICES:
+        raise Wrong(f"must be at most {MAX_SERVICES} addresses, were {len(found)}")
+    unknown = [str(number) for number, address in enumerate(found, 1) if not is_understood(address)]
+    if unknown or not found:
+        # Which one is told by its place: the address itself holds tokens.
+        which = f"; of {len(found)}, not understood: number {', '.join(unknown)}" if unknown else ""
+        raise Wrong(f"must be addresses as https://github.com/caronc/apprise/wiki lists them{which}")
+    return SecretStr(text)
 
 
 Switch = Annotated[bool, BeforeValidator(_check_switch)]

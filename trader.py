@@ -72,7 +72,9 @@ class Trader:
         trades_csv: CsvFile,
         clock: Clock,
         patience: Patience | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`tell` brings a message to the owner, and returns at once."""
         self.engine = engine
         self.brokers = brokers
         self.patience = patience or Patience()
@@ -83,6 +85,7 @@ class Trader:
         self._signals_csv = signals_csv
         self._trades_csv = trades_csv
         self._clock = clock
+        self._tell = tell
         self._workers = workers = Workers(self.patience.ask)
         self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads)
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
@@ -146,6 +149,11 @@ class Trader:
 
     def tell_owner(self, text: str) -> None:
         """Something that somebody should look at. Never in the way of an order."""
+        self.note(text)
+        self._tell(text)
+
+    def note(self, text: str) -> None:
+        """As `tell_owner`, of what is shown as long as it lasts."""
         log.warning("%s", text)
         self.notices.append((self._clock(), text))
 
@@ -409,6 +417,9 @@ class _Hands:
 
     def tell_owner(self, text: str) -> None:
         self._trader.tell_owner(text)
+
+    def note(self, text: str) -> None:
+        self._trader.note(text)
 
     def changed(self, instrument: Instrument) -> None:
         self._trader._trades_csv.follow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from books import Event
 from broker import Broker
 from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
 from models import Account, Market
+from notifier import Notifier
 from orders import Patience
 from paper_client import PaperClient
 from paper_futures import PaperFutures
@@ -23,6 +25,7 @@ from pauses import Pauses
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
 from sessions import Sessions
+from services import Service
 
 if TYPE_CHECKING:
     from binance_link import BinanceLink
@@ -47,6 +50,12 @@ class Gatehouse:
     patience: Patience
     started_at: datetime
     sessions: Sessions
+    notifier: Notifier | None = None
+
+    def tell(self, text: str) -> None:
+        """A message to the owner, where there is a way to reach him."""
+        if self.notifier:
+            self.notifier.tell(text)
 
     def account_for(self, broker: str, market: Market | None) -> Account:
         """Where an alert goes that says so much. Without a market: spot, where that is on."""
@@ -73,14 +82,17 @@ def open_gatehouse(
     }
     for csv in csvs.values():
         csv.open()
-    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings))
+    secret = _revealed(settings.webhook_secret_key) or folder.own_secret()
+    notifier = _notifier(settings, secret, journal, clock)
+    on_written = notifier.written if notifier else _nothing
+    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), on_written)
     _refuse_to_mix(settings, journal, engine)
     brokers = build_brokers(settings, Pauses(settings.log_dir))
     _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
     return Gatehouse(
         settings=settings,
-        secret=_revealed(settings.webhook_secret_key) or folder.own_secret(),
+        secret=secret,
         folder=folder,
         journal=journal,
         engine=engine,
@@ -90,11 +102,23 @@ def open_gatehouse(
         patience=patience or Patience(),
         started_at=clock(),
         sessions=Sessions(_revealed(settings.dashboard_password), _revealed(settings.session_secret), clock),
+        notifier=notifier,
     )
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+def _notifier(settings: Settings, secret: str, journal: Journal, clock: Callable[[], datetime]) -> Notifier | None:
+    services = [Service(address, number) for number, address in enumerate(settings.notify_addresses, 1)]
+    if not services:
+        return None
+    return Notifier(services, settings.log_dir, (*settings.secrets, secret), journal.day, clock)
+
+
+def _nothing(events: Sequence[Event]) -> None:
+    """Nobody wants to be told."""
 
 
 def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:

@@ -409,10 +409,11 @@ def test_no_secret_shows_in_any_form_of_the_settings(load: Load) -> None:
         )
     }
     assert len(canaries) == 12
+    canaries["NOTIFY_URLS"] = "json://Canary-host/"
     settings = load(**canaries, FLATTRADE_CLIENT_ID="me")
     shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json(), *settings.warnings]
     assert not [text for text in shown if "Canary" in text]
-    assert set(settings.secrets) == set(canaries.values())
+    assert set(settings.secrets) == {*canaries.values(), "Canary-host"}
     assert set(settings.model_dump()) == set(SETTING_FIELDS)
 
 
@@ -433,15 +434,31 @@ def test_an_address_with_something_secret_in_it_is_refused_and_never_repeated(lo
 
 
 def test_secrets_for_redaction_come_longest_first_and_every_notification_address_by_itself(load: Load) -> None:
-    settings = load(**KEYS, NOTIFY_URLS="tgram://token/chat, discord://id/tok")
+    settings = load(**KEYS, NOTIFY_URLS="json://me:pass%20word@example.org/a,b/, discord://id/token")
     assert settings.secrets == (
-        "tgram://token/chat, discord://id/tok",
+        "json://me:pass%20word@example.org/a,b/, discord://id/token",
+        "json://me:pass%20word@example.org/a,b/",
         SECRET,
-        "tgram://token/chat",
-        "discord://id/tok",
+        "discord://id/token",
         "the-api-secret",
+        "pass%20word",
         "the-api-key",
+        "pass word",
     )
+
+
+@pytest.mark.parametrize("urls", ["no://Canary1", "tgram://Canary", "Canary", "json://good/,tgram://Canary", ","])
+def test_an_address_for_messages_that_apprise_does_not_understand_is_told_by_its_place(load: Load, urls: str) -> None:
+    (found,) = mistakes(load, NOTIFY_URLS=urls)
+    assert found.startswith("NOTIFY_URLS must be addresses as https://github.com/caronc/apprise/wiki lists them")
+    assert "Canary" not in found
+    assert ("of 2, not understood: number 2" in found) is ("good" in urls)
+
+
+def test_there_are_at_most_ten_addresses_for_messages(load: Load) -> None:
+    urls = [f"json://host{number}/" for number in range(11)]
+    assert len(load(NOTIFY_URLS=",".join(urls[:10])).notify_addresses) == 10
+    assert mistakes(load, NOTIFY_URLS=" ".join(urls)) == ("NOTIFY_URLS must be at most 10 addresses, were 11",)
 
 
 # ---- settings that must agree
@@ -573,7 +590,6 @@ def test_spot_takes_either_a_stop_loss_or_a_trailing_stop(load: Load) -> None:
             {"FLATTRADE_API_KEY": "k", "FLATTRADE_API_SECRET": "s", "FLATTRADE_CLIENT_ID": "c"},
             "FLATTRADE keys are set, but FLATTRADE is not available",
         ),
-        ({"NOTIFY_URLS": "tgram://x"}, "NOTIFY_URLS has no effect: no messages are sent"),
         ({"DASHBOARD_PASSWORD": "x" * 9}, "DASHBOARD_PASSWORD is shorter than 10 characters"),
         ({"SESSION_SECRET": "x" * 15}, "SESSION_SECRET is shorter than 16 characters"),
         ({"DIRECTION": "short"}, "DIRECTION is short, and spot has no short entries"),

@@ -7,7 +7,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,26 @@ def test_executions_come_newest_first_each_order_once_and_as_chosen(journal: Jou
     assert found(since=after(3)) == [("s1", "FILLED"), ("s3", "REJECTED")]
     assert found(since=after(3.000001)) == [("s1", "FILLED")]
     assert found(since=after(5)) == []
+
+
+def test_a_day_is_what_it_changed_and_no_second_more(journal: Journal) -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    events: list[Event] = [
+        decided(1),
+        OrderChanged(an_order(1, S.PARTIALLY_FILLED, executed_quantity=D(1)), midnight - timedelta(seconds=1)),
+        OrderChanged(an_order(1, S.PARTIALLY_FILLED, executed_quantity=D(2)), midnight),
+        OrderChanged(an_order(1, executed_quantity=D(3)), midnight + timedelta(hours=24, microseconds=-1)),
+        OrderChanged(an_order(2), midnight + timedelta(hours=24)),
+    ]  # fmt: skip
+    for event in events:
+        journal.append([event])
+    day = journal.day(midnight.date())
+    assert (day.date, day.decisions) == (midnight.date(), {})
+    ((before, after),) = day.orders
+    assert (before and before.executed_quantity, after.executed_quantity) == (D(1), D(3))
+    assert journal.day(NOW.date()).decisions == {"ACCEPTED": 1}
+    assert [order.client_order_id for _, order in journal.day(midnight.date() + timedelta(days=1)).orders] == ["gh2"]
+    assert journal.day(midnight.date() + timedelta(days=2)).orders == journal.day(date(2020, 1, 1)).orders == []
 
 
 def test_times_with_and_without_fractions_are_compared_as_times(journal: Journal) -> None:

@@ -135,6 +135,32 @@ def test_what_cannot_be_written_happened_to_nobody(ledger: Ledger, crowd: tuple[
     assert ledger.books == Books()
 
 
+def test_what_is_on_the_disk_is_told_once_and_what_is_not_is_not(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    ledger = Ledger(journal, told.extend)
+    ledger.run(lambda books: ([Switched(True, NOW)], None))
+    monkeypatch.setattr(journal, "append", _fails)
+    with pytest.raises(JournalError):
+        ledger.run(lambda books: ([Switched(False, NOW)], None))
+    assert told == [Switched(True, NOW)]
+
+
+def _fails(events: Sequence[Event]) -> None:
+    raise JournalError("disk full")
+
+
+def test_who_chokes_on_the_news_of_the_record_changes_nothing_of_it(journal: Journal) -> None:
+    def chokes(events: Sequence[Event]) -> None:
+        raise ArithmeticError
+
+    ledger = Ledger(journal, chokes)
+    assert ledger.run(lambda books: ([Switched(True, NOW)], "said")) == "said"
+    assert ledger.books.paused
+    assert list(journal.replay()) == [Switched(True, NOW)]
+
+
 def test_a_step_that_fails_fails_alone(ledger: Ledger, crowd: tuple[Crowd, SlowDisk]) -> None:
     callers, disk = crowd
     callers.enter("a", buys(1))

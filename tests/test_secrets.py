@@ -32,7 +32,7 @@ CANARIES = {
     "FLATTRADE_API_SECRET": "canaryFlatSecret19f3",
     "DASHBOARD_PASSWORD": "canary dashboard §7",
     "SESSION_SECRET": "canarySession5a5a5a5a5a5a5a5a",
-    "NOTIFY_URLS": "https://me:canaryMail55@example.org/x,tgram://canaryTelegram77/1",
+    "NOTIFY_URLS": "json://me:canaryMail55@127.0.0.1:9/x,json://127.0.0.1:9/canaryTelegram77/1",
 }
 PARTS = {"NOTIFY_URLS 1": "canaryMail55", "NOTIFY_URLS 2": "canaryTelegram77"}
 LATER = {"flattrade_client_id": "FT0001"}
