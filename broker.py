@@ -103,6 +103,10 @@ class Broker(Protocol):
     def absence_is_proven_after_seconds(self) -> float:
         """How long after sending an order can still appear that a look-up does not find."""
 
+    @property
+    def clock_problem(self) -> str:
+        """Why the machine's clock is not to be believed beside the broker's, as last compared; empty while it is."""
+
     def connect(self) -> None:
         """Make sure that questions will be answered (clock, permissions); raises BrokerError."""
 

@@ -280,6 +280,7 @@ class Trader:
         for work in self.market.tasks(self._watched, lambda: self.engine.limits.allowed_symbols):
             self._workers.spawn(work)
         self._workers.spawn(self._keep_csvs())
+        self._workers.spawn(self._watch_clocks())
         self._workers.spawn(self._recover())
 
     async def stop(self, seconds: float) -> None:
@@ -328,6 +329,17 @@ class Trader:
             await within(self.patience.compare, self._compare_soon)
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
+
+    async def _watch_clocks(self) -> None:
+        """The owner is told once that a clock is wrong, and once that it is right again."""
+        wrong: set[Account] = set()
+        while True:
+            for account, broker in self.brokers.items():
+                if bool(broker.clock_problem) != (account in wrong):
+                    wrong ^= {account}
+                    is_right = "the clocks agree again, entries are taken"
+                    self.tell_owner(f"{account}: {broker.clock_problem or is_right}")
+            await asyncio.sleep(1)
 
     async def _keep_csvs(self) -> None:
         """A file that was locked or full is caught up within seconds of being writable again."""

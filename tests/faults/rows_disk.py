@@ -225,6 +225,25 @@ def clock_jumps(stage: Stage) -> None:
     stage.assert_counts(4)
 
 
+def clock_far_off(stage: Stage) -> None:
+    """Ages and days would be wrong: no entries until the clocks agree again; a way out is open all the time."""
+    stage.start()
+    assert stage.buy("before")["status"] == "FILLED"
+    for seconds in (-3600, 86_400)[: stage.times(1, 2)]:
+        stage.faults += 1
+        stage.fake.clock = lambda moved=seconds: time.time() + moved  # type: ignore[misc]
+        eventually(lambda: bool(clock_problem(stage)), 10, lambda: "nobody compares the clocks")
+        assert stage.buy(f"{seconds} off")["check"] == "halted"
+        assert stage.sell(f"{seconds} off")["status"] == "FILLED"
+        stage.fake.clock = time.time
+        eventually(lambda: not clock_problem(stage), 10, lambda: "the clocks agree again, and nobody looks")
+        assert stage.buy(f"after {seconds}")["status"] == "FILLED"
+
+
+def clock_problem(stage: Stage) -> str:
+    return str(stage.daemon.owner_get("/status")["brokers"]["BINANCE"]["clock_problem"])
+
+
 def midnight(stage: Stage) -> None:
     """Of a leap day, where the machine keeps another zone's time: DateTime and the counter mean the same UTC day."""
     for number, (zone, date) in enumerate((("America/New_York", (2028, 3, 1)), ("Pacific/Auckland", (2028, 2, 29)))):
