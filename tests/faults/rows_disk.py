@@ -11,8 +11,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fault_stage import REPLY_SECONDS, Stage, locked
-from harness import eventually, full_disk
+from fault_stage import REPLY_SECONDS, Stage
+from harness import eventually, full_disk, locked
 
 
 def logs(stage: Stage) -> Path:
