@@ -113,7 +113,7 @@ class BinanceLink:
 
     def _ask(self, call: Callable[..., Any], *args: object, **parameters: object) -> Any:
         """A request that trades nothing. Raises BinanceAPIException for Binance's errors, BrokerError for the rest."""
-        wait = self._quiet_for()
+        wait = self.pause_seconds
         if wait:
             raise BrokerError(f"{self.name} asked for a pause of {wait:.0f} s more")
         try:
@@ -206,18 +206,19 @@ class BinanceLink:
         except ValueError:
             seconds = 60.0
         self.leave_alone_for(seconds)
-        self.on_pause(self._quiet_for())
+        self.on_pause(self.pause_seconds)
         return seconds
 
     def leave_alone_for(self, seconds: float) -> None:
         """Nothing is sent for so long, neither questions nor orders."""
         self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
-    def _quiet_for(self) -> float:
+    @property
+    def pause_seconds(self) -> float:
         return max(0.0, self._quiet_until - time.monotonic())
 
     def _paused(self) -> Outcome | None:
-        wait = self._quiet_for()
+        wait = self.pause_seconds
         return Refused(f"{self.name} asked for a pause", never_left=True, retry_after_seconds=wait) if wait else None
 
     def _now_ms(self) -> int:

@@ -107,6 +107,10 @@ class Broker(Protocol):
     def clock_problem(self) -> str:
         """Why the machine's clock is not to be believed beside the broker's, as last compared; empty while it is."""
 
+    @property
+    def pause_seconds(self) -> float:
+        """How long it asked to be left alone from now on; 0 when it may be called."""
+
     def connect(self) -> None:
         """Make sure that questions will be answered (clock, permissions); raises BrokerError."""
 

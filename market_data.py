@@ -372,6 +372,7 @@ def _state(known: _Known, now: datetime) -> dict[str, object]:
         "connected": known.connected or known.broker.is_local,
         "problem": known.problem,
         "clock_problem": known.broker.clock_problem,
+        "pause_seconds": round(known.broker.pause_seconds, 1),
         "balance_age_seconds": 0 if known.broker.is_local else age,
         "rules": len(known.rules),
         "rules_age_seconds": max(rules_ages, default=None),

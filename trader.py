@@ -182,6 +182,8 @@ class Trader:
 
     async def _live(self, alert: Alert, ticket: Ticket) -> None:
         await self._until_ready(alert, ticket)
+        if not await self._may_be_called(alert, ticket):
+            return
         await self._until_still(alert)
         await self._until_dropped(alert)
         case = await self._decide(alert, ticket)
@@ -295,6 +297,23 @@ class Trader:
             ticket.problem = "recovery is not finished; send it again"
             await self.ready.wait()
             ticket.problem = ""
+
+    async def _may_be_called(self, alert: Alert, ticket: Ticket) -> bool:
+        """An exchange that asked for a pause tells nothing to decide by: a short one is waited for, else 503.
+
+        Before a restart and after it alike. A way out is decided without such facts, and its order waits by itself.
+        """
+        broker = self.brokers.get(alert.account)
+        if broker is None or not may_enter(alert.signal, alert.account.market):
+            return True
+        pause = broker.pause_seconds
+        if pause <= self.patience.resend:
+            await asyncio.sleep(pause)
+            return True
+        ticket.problem = f"{alert.account} asked for a pause of {pause:.0f} s more; nothing was placed; send it again"
+        log.warning("not decided, %s: %s", alert.instrument, ticket.problem)
+        ticket.tell(None)
+        return False
 
     def _note_price(self, alert: Alert) -> None:
         paper, price = self.brokers.get(alert.account), alert.signal.price

@@ -118,7 +118,7 @@ def told_to_wait(stage: Stage) -> None:
     asked_at = time.monotonic()
     for _ in range(5):
         reply = stage.buy("during")
-        assert (reply.status, reply["status"], reply["success"]) == (503, "NOT_PLACED", False)
+        assert (reply.status, reply["success"]) == (503, False)
     stage.daemon.owner_get("/status")
     time.sleep(max(0.0, asked_at + 1.8 - time.monotonic()))
     assert calls_during_the_ban(stage) == []
@@ -229,7 +229,7 @@ def banned_over_a_restart(stage: Stage) -> None:
     for number in range(2):
         stage.kill()
         stage.daemon.start(wait=False).wait_until_listening()
-        assert not stage.buy(number)["success"]
+        assert stage.buy(number).status == 503, "certainly nothing was placed, and a repeat is welcome"
     assert time.monotonic() - began < 2.8
     time.sleep(max(0.0, began + 3.2 - time.monotonic()))
     assert calls_during_the_ban(stage) == []
