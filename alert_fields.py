@@ -77,8 +77,8 @@ def _gather_nested(found: Found, path: tuple[str, ...], name: str, value: dict[s
         if _is_enabled(value, path):
             before = _levels_told(found)
             _gather_into(found, value, path)
-            if "enabled" in value and _levels_told(found) == before:
-                # Switched on and no level: without this, it would trade without the stop that was asked for.
+            if (not value or "enabled" in value) and _levels_told(found) == before:
+                # Named or switched on, and no level: it would trade without the stop that was asked for.
                 raise AlertError(".".join(path), "a price or a percentage", value)
     elif isinstance(value, list) and (name in BATCH_FIELDS or name in CONTAINERS):
         raise AlertError(".".join(path), "one alert, not a batch: send one order per alert", value)

@@ -25,6 +25,9 @@ from models import ZERO, Account, Fee, Market, OrderStatus, Side, TradedThere
 # A small window bounds how long a delayed order may still be accepted; Binance checks it at receipt and again before
 # the matching engine: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/endpoint-security-type
 RECV_WINDOW_MS = 3_000
+# Beyond this an uncorrected request would be refused, whichever way the clock is wrong: behind by the window, or ahead
+# by the second that Binance allows. Requests are corrected; the age of an alert and the day's counts are the machine's.
+MAX_CLOCK_SKEW_SECONDS = RECV_WINDOW_MS / 1000 + 1
 # Binance itself gives up waiting for its engine after 10 s (error -1007); 2 s for its records to catch up.
 ENGINE_TIMEOUT_SECONDS = 10
 RECORDS_LAG_SECONDS = 2
@@ -97,6 +100,7 @@ class BinanceLink:
         self._quiet_until = 0.0
         self.on_pause: Callable[[float], None] = lambda seconds: None
         self._clock_lock = threading.Lock()
+        self.clock_problem = ""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -109,7 +113,7 @@ class BinanceLink:
 
     def _ask(self, call: Callable[..., Any], *args: object, **parameters: object) -> Any:
         """A request that trades nothing. Raises BinanceAPIException for Binance's errors, BrokerError for the rest."""
-        wait = self._quiet_for()
+        wait = self.pause_seconds
         if wait:
             raise BrokerError(f"{self.name} asked for a pause of {wait:.0f} s more")
         try:
@@ -202,18 +206,19 @@ class BinanceLink:
         except ValueError:
             seconds = 60.0
         self.leave_alone_for(seconds)
-        self.on_pause(self._quiet_for())
+        self.on_pause(self.pause_seconds)
         return seconds
 
     def leave_alone_for(self, seconds: float) -> None:
         """Nothing is sent for so long, neither questions nor orders."""
         self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
-    def _quiet_for(self) -> float:
+    @property
+    def pause_seconds(self) -> float:
         return max(0.0, self._quiet_until - time.monotonic())
 
     def _paused(self) -> Outcome | None:
-        wait = self._quiet_for()
+        wait = self.pause_seconds
         return Refused(f"{self.name} asked for a pause", never_left=True, retry_after_seconds=wait) if wait else None
 
     def _now_ms(self) -> int:
@@ -228,11 +233,25 @@ class BinanceLink:
             before = time.time()
             reply = self._server_time()
             after = time.time()
+            machine, unsure = (before + after) / 2, (after - before) / 2
             try:
-                server_ms = int(reply["serverTime"])
-            except (KeyError, TypeError, ValueError) as exc:
+                server = int(reply["serverTime"]) / 1000
+                self.clock_problem = clock_problem(self.name, machine, server, unsure)
+            except (KeyError, TypeError, ValueError, OverflowError, OSError) as exc:
                 raise BrokerError(f"{self.name} sent no usable time") from exc
-            self._client.timestamp_offset = round(server_ms - (before + after) / 2 * 1000)
+            self._client.timestamp_offset = round((server - machine) * 1000)
+
+
+def clock_problem(name: str, machine: float, server: float, unsure: float) -> str:
+    """Empty when they may be the same; an answer that took long proves less by `unsure` seconds."""
+    apart = abs(server - machine)
+    if apart - unsure <= MAX_CLOCK_SKEW_SECONDS:
+        return ""
+    ours, theirs = (f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" for seconds in (machine, server))
+    return (
+        f"the machine's clock shows {ours} UTC, {name}'s {theirs} UTC: {apart:.1f} s apart, limit is "
+        f"{MAX_CLOCK_SKEW_SECONDS:g} s; set the machine's clock (NTP), then entries are taken again by themselves"
+    )
 
 
 # --- reading replies ------------------------------------------------------------------------------------------------

@@ -103,6 +103,14 @@ class Broker(Protocol):
     def absence_is_proven_after_seconds(self) -> float:
         """How long after sending an order can still appear that a look-up does not find."""
 
+    @property
+    def clock_problem(self) -> str:
+        """Why the machine's clock is not to be believed beside the broker's, as last compared; empty while it is."""
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long it asked to be left alone from now on; 0 when it may be called."""
+
     def connect(self) -> None:
         """Make sure that questions will be answered (clock, permissions); raises BrokerError."""
 

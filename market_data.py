@@ -139,7 +139,7 @@ class MarketData:
         return known.balances
 
     def state(self) -> dict[Account, dict[str, object]]:
-        """Per account: connected, what is wrong, and the age of what is known, in seconds."""
+        """Per account: connected, what is wrong, its clock too, and the age of what is known, in seconds."""
         now = self._clock()
         return {account: _state(known, now) for account, known in self._known.items()}
 
@@ -371,6 +371,8 @@ def _state(known: _Known, now: datetime) -> dict[str, object]:
     return {
         "connected": known.connected or known.broker.is_local,
         "problem": known.problem,
+        "clock_problem": known.broker.clock_problem,
+        "pause_seconds": round(known.broker.pause_seconds, 1),
         "balance_age_seconds": 0 if known.broker.is_local else age,
         "rules": len(known.rules),
         "rules_age_seconds": max(rules_ages, default=None),

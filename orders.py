@@ -67,11 +67,20 @@ class Ticket:
     order: Order | None = None
     problem: str = ""
     left: bool = False  # the sender was told "pending" and will not send again
+    dropped: bool = False  # the sender was told that nothing is placed: nothing may be, though it was being decided
     closed: Order | None = None  # the first half of a reversal
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # nothing is done for it any more
 
     @property
     def record(self) -> DecisionRecord | None:
         return self.case.record if self.case else None
+
+    def drop(self, *, once_decided: bool) -> bool:
+        """Whether nothing leaves from here on: nobody decided yet, or (`once_decided`) nobody handed the order over."""
+        if self.claim.take():
+            return True
+        self.dropped = once_decided and self.case is not None and self.case.send.take()
+        return self.dropped
 
     def tell(self, order: Order | None) -> None:
         if order is not None and order.leg == "exit":

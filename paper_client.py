@@ -49,6 +49,8 @@ class PaperClient:
     account = Account(PAPER, Market.SPOT)
     # Orders are placed within the call, and a restart forgets those that were never recorded.
     absence_is_proven_after_seconds = 0.0
+    clock_problem = ""
+    pause_seconds = 0.0
 
     def __init__(self, balance_usdt: Decimal) -> None:
         self._lock = threading.Lock()

@@ -110,6 +110,7 @@ class RiskEngine:
         self._ledger = Ledger(journal, on_written)
         self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
+        self.clock_problem: Callable[[Account], str] = lambda account: ""  # why its exchange's clock forbids entries
         self.foreign: Mapping[Instrument, str] = {}  # positions that the accounts hold and the books do not
         self.journal_problem = ""  # why the last record could not be written
 
@@ -218,7 +219,7 @@ class RiskEngine:
                 return (), current
             if current.is_entry:
                 in_force = self._under(books.preferences)
-                halted = self.halted or in_force.problem
+                halted = self._halted(in_force, current.account)
                 changed = intents.released_entry(current, books.as_of(now), in_force.limits, halted, now)
             else:
                 changed = intents.released_exit(current, books, view, now)
@@ -345,6 +346,10 @@ class RiskEngine:
             missed=note,
         )
 
+    def _halted(self, in_force: InForce, account: Account) -> str:
+        """Why nothing may be entered there."""
+        return self.halted or in_force.problem or self.clock_problem(account)
+
     def _case(self, books: Books, alert: Alert, view: View, now: datetime) -> Case:
         # Of these very books, which a change may have just become part of, and not of those on the disk.
         in_force = self._under(books.preferences)
@@ -358,7 +363,7 @@ class RiskEngine:
             broker_problem=alert.broker_problem,
             market_problem=alert.market_problem,
             foreign_position=self.foreign.get(alert.instrument, ""),
-            halted=self.halted or in_force.problem,
+            halted=self._halted(in_force, alert.account),
             by_owner=alert.by_owner,
         )
 

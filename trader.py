@@ -18,9 +18,9 @@ from typing import Any
 import protection
 from broker import Broker, Found, Outcome, Unknown
 from csv_logger import CsvFile
-from desk import Case, Desk, execution_of
+from desk import Case, Claim, Desk, execution_of
 from guardian import Guardian, Waits
-from intents import new_id
+from intents import EXIT_IS_WANTED_FOR, new_id
 from journal import JournalError
 from market_data import MarketData
 from models import (
@@ -80,6 +80,7 @@ class Trader:
         self.patience = patience or Patience()
         self.ready = asyncio.Event()
         self.stopping = False
+        self._dropped: dict[str, Ticket] = {}  # by the alert's key, as long as they may still get on the record
         self._compared = asyncio.Event()  # once, at the start
         self._compare_soon = asyncio.Event()
         self._signals_csv = signals_csv
@@ -106,8 +107,11 @@ class Trader:
         self._workers.spawn_life(self._life(alert, ticket))
         if await is_done(ticket.told, budget_seconds):
             return Answer(ticket.record, ticket.order, problem=ticket.problem, closed=ticket.closed)
-        # Taking the claim keeps the decision from being made once the sender was told that it was not.
-        if ticket.record is None and ticket.claim.take():
+        # Nobody decides any more once the sender was told that nobody did. What the disk is busy with already may get
+        # on the record yet: an entry is kept back then; a way out goes on, there may be no repeat when it is possible.
+        if ticket.record is None and ticket.drop(once_decided=may_enter(alert.signal, alert.account.market)):
+            if ticket.dropped:
+                self._dropped[alert.key] = ticket
             return Answer(None, None, problem=ticket.problem or "no time to decide; send it again")
         ticket.left = True
         record = ticket.record
@@ -177,18 +181,22 @@ class Trader:
         self._guardian.look_soon(order.instrument)
 
     async def _life(self, alert: Alert, ticket: Ticket) -> None:
+        try:
+            await self._live(alert, ticket)
+        finally:
+            ticket.over.set()
+            if self._dropped.get(alert.key) is ticket:
+                del self._dropped[alert.key]
+
+    async def _live(self, alert: Alert, ticket: Ticket) -> None:
         await self._until_ready(alert, ticket)
-        await self._until_still(alert)
-        view = await self._view_for(alert)
-        self._note_price(alert)
-        case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
-        self._desk.bring(case)
-        if not await is_done(case.done, self.patience.row):
-            await self._slow(case)
-        if case.error is not None:
-            # Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves.
-            self._could_not_decide(case.error, ticket)
+        if not await self._may_be_called(alert, ticket):
             return
+        await self._until_still(alert)
+        await self._until_dropped(alert)
+        case = await self._decide(alert, ticket)
+        while case.error is not None and await self._is_still_wanted(alert, ticket, case.error):
+            case = await self._decide(alert, ticket)
         record = case.record
         if record is None:
             return
@@ -197,14 +205,57 @@ class Trader:
         if record.missed:
             self.tell_owner(f"{alert.instrument} at {alert.broker}: {record.missed} ({record.signal_id})")
         if record.order is None:
-            ticket.tell(
-                await self._workers.on_thread(self.engine.first_outcome, record) if record.duplicate_of else None
-            )
+            ticket.tell(await self._first_outcome(alert, record) if record.duplicate_of else None)
+            return
+        if ticket.dropped:
+            await self._drop(record)
             return
         if record.exit_first is None:
             await self._orders.see_through(record.order, ticket, case)
         else:
             await self._reverse(record.exit_first, record.order, ticket, case)
+
+    async def _decide(self, alert: Alert, ticket: Ticket) -> Case:
+        """Deciding and recording are one step: when it fails, nothing is on the record and nothing leaves."""
+        view = await self._view_for(alert)
+        self._note_price(alert)
+        case = ticket.case = Case(alert, view, ticket.claim, asyncio.get_running_loop().create_future())
+        self._desk.bring(case)
+        if not await is_done(case.done, self.patience.row):
+            await self._slow(case)
+        if case.error is not None:
+            self._could_not_decide(case.error, ticket)
+        return case
+
+    async def _is_still_wanted(self, alert: Alert, ticket: Ticket, exc: Exception) -> bool:
+        """A way out whose sender was told "pending" is decided anew when the disk works again: nobody else will."""
+        if not ticket.left:
+            return False
+        too_old = self._clock() - alert.received_at > EXIT_IS_WANTED_FOR
+        if too_old or self.stopping or not isinstance(exc, JournalError):
+            what = "a way out was answered PENDING, and nothing was recorded"
+            self.tell_owner(f"{alert.instrument} at {alert.broker}: {what}: {exc}")
+            return False
+        await asyncio.sleep(self.patience.disk)
+        ticket.claim = Claim()
+        return True
+
+    async def _drop(self, record: DecisionRecord) -> None:
+        """On the record after its sender was told to send it again: that one is a new try, this one never leaves."""
+        never = Execution(OrderStatus.NOT_PLACED, note="the disk was too slow, the sender was told to send it again")
+        for order in filter(None, (record.exit_first, record.order)):
+            settled = await self._orders.settle(order, never, never_left=True)
+            self.tell_owner(f"{settled.instrument} at {settled.broker}: {settled.note} ({record.signal_id})")
+
+    async def _until_dropped(self, alert: Alert) -> None:
+        """A repeat is judged when the one that it repeats has its ending."""
+        ticket = self._dropped.get(alert.key)
+        if ticket is not None:
+            await ticket.over.wait()
+
+    async def _first_outcome(self, alert: Alert, record: DecisionRecord) -> Order | None:
+        await self._until_dropped(alert)
+        return await self._workers.on_thread(self.engine.first_outcome, record)
 
     async def _reverse(self, exit_first: Order, entry: Order, ticket: Ticket, case: Case) -> None:
         """Out, then in. What never left at all is a new try when the sender sends it again."""
@@ -255,6 +306,23 @@ class Trader:
             await self.ready.wait()
             ticket.problem = ""
 
+    async def _may_be_called(self, alert: Alert, ticket: Ticket) -> bool:
+        """An exchange that asked for a pause tells nothing to decide by: a short one is waited for, else 503.
+
+        Before a restart and after it alike. A way out is decided without such facts, and its order waits by itself.
+        """
+        broker = self.brokers.get(alert.account)
+        if broker is None or not may_enter(alert.signal, alert.account.market):
+            return True
+        pause = broker.pause_seconds
+        if pause <= self.patience.resend:
+            await asyncio.sleep(pause)
+            return True
+        ticket.problem = f"{alert.account} asked for a pause of {pause:.0f} s more; nothing was placed; send it again"
+        log.warning("not decided, %s: %s", alert.instrument, ticket.problem)
+        ticket.tell(None)
+        return False
+
     def _note_price(self, alert: Alert) -> None:
         paper, price = self.brokers.get(alert.account), alert.signal.price
         # The price of a limit order is a wish, not a market price.
@@ -288,6 +356,7 @@ class Trader:
         for work in self.market.tasks(self._watched, lambda: self.engine.limits.allowed_symbols):
             self._workers.spawn(work)
         self._workers.spawn(self._keep_csvs())
+        self._workers.spawn(self._watch_clocks())
         self._workers.spawn(self._recover())
 
     async def stop(self, seconds: float) -> None:
@@ -336,6 +405,17 @@ class Trader:
             await within(self.patience.compare, self._compare_soon)
             for instrument in self._to_guard():
                 self._guardian.look_soon(instrument)
+
+    async def _watch_clocks(self) -> None:
+        """The owner is told once that a clock is wrong, and once that it is right again."""
+        wrong: set[Account] = set()
+        while True:
+            for account, broker in self.brokers.items():
+                if bool(broker.clock_problem) != (account in wrong):
+                    wrong ^= {account}
+                    is_right = "the clocks agree again, entries are taken"
+                    self.tell_owner(f"{account}: {broker.clock_problem or is_right}")
+            await asyncio.sleep(1)
 
     async def _keep_csvs(self) -> None:
         """A file that was locked or full is caught up within seconds of being writable again."""

@@ -89,6 +89,8 @@ def open_gatehouse(
     _refuse_to_mix(settings, journal, engine)
     brokers = build_brokers(settings, Pauses(settings.log_dir))
     _refuse_to_abandon(settings, brokers, engine)
+    # Asked at every decision: what the last comparison of the clocks said holds at once, and no longer than that.
+    engine.clock_problem = lambda account: brokers[account].clock_problem if account in brokers else ""
     journal.make_room()
     return Gatehouse(
         settings=settings,

@@ -93,6 +93,10 @@ def may_have_arrived(call: Call) -> bool:
     return call.status not in (418, 429) and call.code != CLOCK_WAS_WRONG
 
 
+def is_too_early(reply: Reply) -> bool:
+    return reply.status == 202 or reply.body["error"] == "no time to decide; send it again"
+
+
 def assert_records_are_whole(daemon: Daemon, sent: Sent) -> None:
     """Every answered request has its one row, every intent its one ending, and both files are the journal."""
     assert_csvs_equal_journal(daemon)
@@ -104,8 +108,8 @@ def assert_records_are_whole(daemon: Daemon, sent: Sent) -> None:
     assert set(answered.values()) <= {1}
     assert rows_lost(daemon, sent) == [], "an answered request has no row"
     owners = sum(row["Strategy"] == "close-all" for row in signals)
-    # Who was told "pending" before the disk had taken the decision was not told its id.
-    nameless = sum(r.status == 202 and not r.body.get("signal_id") for r in sent.replies)
+    # Who was answered before the disk had taken the decision was not told its id.
+    nameless = sum(not r.body.get("signal_id") and is_too_early(r) for r in sent.replies)
     assert len(rows) - len(answered) - owners <= len(sent.unanswered) + nameless, "a row that nobody asked for"
     accepted = {row["SignalID"] for row in signals if row["Decision"] == "ACCEPTED"}
     assert accepted == {row["SignalID"] for row in trades}

@@ -231,6 +231,18 @@ def full_disk(daemon: Daemon) -> Iterator[None]:
         resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+@contextmanager
+def locked(journal: Path) -> Iterator[None]:
+    """As slow as a disk can be: nobody's commit to the journal comes back before this is over."""
+    other = sqlite3.connect(journal, isolation_level=None, timeout=10)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
 def assert_csvs_equal_journal(daemon: Daemon) -> None:
     """Every row of the journal is in its file, once, whole, in order, and nothing else is."""
     for file in ("signals", "trades"):

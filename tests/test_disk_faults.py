@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from fake_binance import FakeBinance
-from harness import Daemon, Reply, assert_csvs_equal_journal, binance, eventually
+from harness import Daemon, Reply, assert_csvs_equal_journal, binance, eventually, locked
 
 STRACE = shutil.which("strace") or ""
 needs_strace = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubuntu: apt-get install strace)")
@@ -128,6 +128,93 @@ def test_on_a_slow_disk_the_answers_still_come_in_time(rich: Daemon, exchange: F
     rich.wait_until_settled()
     assert len(exchange.calls(ORDERS)) == 4
     assert_csvs_equal_journal(rich)
+
+
+# A commit that takes longer than the sender's patience, and then fails or not.
+SLOW = "delay_enter=3000000"
+FAILS, WORKS = f"{SLOW}:error=EIO", SLOW
+
+
+@needs_strace
+@pytest.mark.parametrize("what", [FAILS, WORKS])
+def test_an_entry_that_the_disk_holds_up_is_answered_503_and_does_not_leave_later(
+    what: str, rich: Daemon, exchange: FakeBinance
+) -> None:
+    with faults(rich, "fdatasync", what, WAL):
+        reply = buy(rich, "held up")
+        assert (reply.status, reply["error"]) == (503, "no time to decide; send it again")
+        assert 2.0 < reply.seconds < REPLY_SECONDS
+        time.sleep(1)
+    eventually(rich.is_healthy, HEALED_SECONDS, lambda: "it does not heal")
+    rich.wait_until_settled()
+    assert exchange.calls(ORDERS) == []
+    on_record = [] if what == FAILS else ["the disk was too slow, the sender was told to send it again"]
+    eventually(lambda: [row["Note"] for row in rich.trades()] == on_record, 5, lambda: str(rich.trades()))
+    told = [notice["text"] for notice in rich.owner_get("/status")["notices"]]
+    assert len([text for text in told if "told to send it again" in text]) == len(on_record)
+    assert rich.owner_get("/status")["trades_today"] == 0
+    again = buy(rich, "held up")
+    assert (again["decision"], again["status"]) == ("ACCEPTED", "FILLED")
+    assert buy(rich, "held up")["decision"] == "DUPLICATE"
+    assert len(exchange.calls(ORDERS)) == 1
+    assert_csvs_equal_journal(rich)
+
+
+def sell(daemon: Daemon) -> Reply:
+    return daemon.post(symbol="BTCUSDT", side="SELL")
+
+
+@needs_strace
+@pytest.mark.parametrize("what", [FAILS, WORKS])
+def test_a_way_out_that_the_disk_holds_up_is_pending_and_leaves_once_it_is_on_the_record(
+    what: str, rich: Daemon, exchange: FakeBinance
+) -> None:
+    assert buy(rich, "before")["status"] == "FILLED"
+    with faults(rich, "fdatasync", what, WAL):
+        reply = sell(rich)
+        assert (reply.status, reply["status"], reply["success"]) == (202, "PENDING", False)
+        assert reply.seconds < REPLY_SECONDS
+        time.sleep(1)
+    eventually(lambda: len(exchange.calls(ORDERS)) == 2, HEALED_SECONDS, lambda: "it does not leave")
+    eventually(lambda: rich.owner_get("/status")["open_trades"] == 0, 5, lambda: "it is not on the record")
+    assert [row["Decision"] for row in rich.signals()] == ["ACCEPTED", "ACCEPTED"]
+    assert sell(rich)["decision"] == "DUPLICATE"
+    assert len(exchange.calls(ORDERS)) == 2
+    assert_csvs_equal_journal(rich)
+
+
+@needs_strace
+def test_of_a_way_out_that_never_came_on_the_record_the_owner_is_told(rich: Daemon, exchange: FakeBinance) -> None:
+    assert buy(rich, "before")["status"] == "FILLED"
+    with faults(rich, "fdatasync", FAILS, WAL):
+        assert sell(rich).status == 202
+        rich.move_clock(301)
+        eventually(lambda: "answered PENDING, and nothing was recorded" in notices(rich), 5, lambda: notices(rich))
+    assert "cannot write the journal" in notices(rich)
+    eventually(rich.is_healthy, HEALED_SECONDS, lambda: "it does not heal")
+    assert len(exchange.calls(ORDERS)) == 1
+
+
+def notices(daemon: Daemon) -> str:
+    return "\n".join(notice["text"] for notice in daemon.owner_get("/status")["notices"])
+
+
+def test_a_repeat_of_what_is_held_up_is_not_told_that_the_first_one_is_under_way(
+    rich: Daemon, exchange: FakeBinance
+) -> None:
+    """It waits for the first one's ending: nothing was placed, and who sends it once more trades."""
+    with ThreadPoolExecutor(2) as senders:
+        with locked(rich.folder / "logs" / "journal.db"):
+            first = senders.submit(buy, rich, "twice")
+            time.sleep(1)
+            second = senders.submit(buy, rich, "twice")
+            assert first.result().status == 503
+        reply = second.result()
+    assert (reply["decision"], reply["success"]) == ("DUPLICATE", False), reply.body
+    assert "told to send it again" in reply["reason"]
+    assert exchange.calls(ORDERS) == []
+    assert buy(rich, "twice")["status"] == "FILLED"
+    assert len(exchange.calls(ORDERS)) == 1
 
 
 # --- the CSV files ----------------------------------------------------------------------------------------------------

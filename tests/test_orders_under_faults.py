@@ -561,8 +561,10 @@ def test_a_long_pause_answers_503_at_once_and_the_resend_after_it_is_a_new_try(
     exchange.fail_next("ban", status=status, retry_after=2)
     alert: dict[str, Any] = {"symbol": "BTCUSDT", "action": action, "strategy": "banned"}
     first, second = live.post(**alert), live.post(**alert)
+    # An entry that comes during the pause is not even decided.
+    assert [first["status"], second["status"]] == ["NOT_PLACED", None if action == "buy" else "NOT_PLACED"]
     for reply in (first, second):
-        assert (reply.status, reply["success"], reply["status"]) == (503, False, "NOT_PLACED")
+        assert (reply.status, reply["success"]) == (503, False)
         assert reply.seconds < 1
         assert "send it again" in reply["reason"]
     assert len(exchange.orders) == already
@@ -581,9 +583,40 @@ def test_a_pause_that_a_question_brought_on_keeps_orders_in_too(live: Daemon, ex
     exchange.fail_next("ban", where="GET /api/v3/exchangeInfo", status=429, retry_after=3)
     assert live.post(symbol="SOLUSDT", action="buy")["check"] == "symbol"
     reply = live.post(symbol="BTCUSDT", action="buy")
-    assert (reply.status, reply["status"], exchange.calls(POST)) == (503, "NOT_PLACED", [])
+    assert (reply.status, reply["decision"], exchange.calls(POST)) == (503, None, [])
     assert "BINANCE asked for a pause" in reply["reason"]
+    assert live.owner_get("/status")["brokers"]["BINANCE"]["pause_seconds"] > 1
     assert [call for call in exchange.requests if call.banned] == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_during_a_pause_an_entry_is_answered_503_whether_the_process_is_the_one_that_was_told_or_its_successor(
+    live: Daemon, exchange: FakeBinance, restarted: bool
+) -> None:
+    live.post(symbol="ETHUSDT", action="buy")
+    get_to_know(live, "BTCUSDT")
+    exchange.fail_next("ban", where="GET /api/v3/account", status=418, retry_after=7)
+    eventually(lambda: live.owner_get("/status")["brokers"]["BINANCE"]["pause_seconds"] > 1, 5, lambda: "no ban")
+    began = time.monotonic()
+    if restarted:
+        live.kill()
+        live.start(wait=False).wait_until_listening()
+        live.wait_until_ready()
+    else:
+        # Longer than a balance is believed: what is known of the account tells nothing any more.
+        time.sleep(max(0.0, began + 5.2 - time.monotonic()))
+    rows = len(live.signals())
+    reply = live.post(symbol="BTCUSDT", action="buy")
+    assert (reply.status, reply["decision"], reply["success"]) == (503, None, False), reply.body
+    assert reply["error"].startswith("BINANCE asked for a pause of ")
+    assert reply["error"].endswith("nothing was placed; send it again")
+    way_out = live.post(symbol="ETHUSDT", action="sell")
+    assert (way_out.status, way_out["status"]) == (503, "NOT_PLACED"), way_out.body
+    assert len(live.signals()) == rows + 1, "the way out was decided"
+    assert [call for call in exchange.requests if call.banned] == []
+    eventually(lambda: live.owner_get("/status")["brokers"]["BINANCE"]["pause_seconds"] == 0, 8, lambda: "no end")
+    assert live.post(symbol="BTCUSDT", action="buy")["status"] == "FILLED"
+    assert live.post(symbol="ETHUSDT", action="sell")["status"] == "FILLED"
 
 
 # --- the clock --------------------------------------------------------------------------------------------------------

@@ -821,6 +821,10 @@ def test_protection_as_an_object_is_understood_whole_or_refused() -> None:
     assert said(take_profit={"enabled": False, "steps": [1]}) == said()
     assert refused(take_profit={"enabled": True, "steps": [1]}).field == "take_profit.steps"
     assert refused(stop_loss={"enabled": True}).field == "stop_loss"
+    empty = ["stop_loss", "takeProfit", "sl"]
+    assert [refused(**{name: {}}).field for name in empty] == empty
+    assert refused(order={"stop_loss": {}}).field == "order.stop_loss"
+    assert said(stop_loss={"price": None}) == said(stop_loss="") == said(), "a field that is there and empty is none"
     assert said(stop_loss={"enabled": True, "percent": 2}).stop_loss_percent == 2
     assert refused(stop_loss={"ofs": 1}).field == "stop_loss.ofs"
     assert refused(sl={"ofs": 1}).field == "sl"

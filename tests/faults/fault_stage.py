@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,18 +120,6 @@ class Stage:
 
     def assert_counts(self, orders: int) -> None:
         assert len(self.fake.orders) == orders, [order.client_id for order in self.fake.orders]
-
-
-@contextmanager
-def locked(journal: Path) -> Iterator[None]:
-    """As slow as a disk can be: nobody's commit to the journal comes back before this is over."""
-    other = sqlite3.connect(journal, isolation_level=None, timeout=10)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -35,6 +35,7 @@ KILLS, FAULTS, STOPS, LIMITS = (
     "test_start_and_stop.py",
     "test_limits.py",
 )
+CLOCKS = "test_clocks.py"
 CSV, DISK, HTTP = "test_csv_logger.py", "test_disk_faults.py", "test_http.py"
 
 ROWS = (
@@ -85,6 +86,7 @@ ROWS = (
     Row(43, "the journal is missing, CSV files are there", disk.journal_gone, STOPS, slow=True),
     Row(44, "a second instance", disk.second_instance),
     Row(45, "the clock jumps", disk.clock_jumps, LIMITS, slow=True),
+    Row(45, "the machine's clock is far from the exchange's", disk.clock_far_off, CLOCKS),
     Row(46, "midnight under load, on a leap day, in another zone", disk.midnight),
     Row(47, "restarted after midnight, after three days", disk.another_day, LIMITS, slow=True),
     Row(48, "input that is none", alerts.bad_input, HTTP),

@@ -11,8 +11,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fault_stage import REPLY_SECONDS, Stage, locked
-from harness import eventually, full_disk
+from fault_stage import REPLY_SECONDS, Stage
+from harness import eventually, full_disk, locked
 
 
 def logs(stage: Stage) -> Path:
@@ -223,6 +223,25 @@ def clock_jumps(stage: Stage) -> None:
     stage.daemon.move_clock(day + 86_400 + 600)
     assert [stage.buy(f"next day {n}")["decision"] for n in range(3)] == ["ACCEPTED", "ACCEPTED", "REJECTED"]
     stage.assert_counts(4)
+
+
+def clock_far_off(stage: Stage) -> None:
+    """Ages and days would be wrong: no entries until the clocks agree again; a way out is open all the time."""
+    stage.start()
+    assert stage.buy("before")["status"] == "FILLED"
+    for seconds in (-3600, 86_400)[: stage.times(1, 2)]:
+        stage.faults += 1
+        stage.fake.clock = lambda moved=seconds: time.time() + moved  # type: ignore[misc]
+        eventually(lambda: bool(clock_problem(stage)), 10, lambda: "nobody compares the clocks")
+        assert stage.buy(f"{seconds} off")["check"] == "halted"
+        assert stage.sell(f"{seconds} off")["status"] == "FILLED"
+        stage.fake.clock = time.time
+        eventually(lambda: not clock_problem(stage), 10, lambda: "the clocks agree again, and nobody looks")
+        assert stage.buy(f"after {seconds}")["status"] == "FILLED"
+
+
+def clock_problem(stage: Stage) -> str:
+    return str(stage.daemon.owner_get("/status")["brokers"]["BINANCE"]["clock_problem"])
 
 
 def midnight(stage: Stage) -> None:
