@@ -186,7 +186,7 @@ class Door:
             "notices": [{"at": at, "text": text} for at, text in self.trader.notices],
             "latencies_ms": _latencies(self.trader.latencies_ms),
             "warnings": self.gate.engine.in_force.warnings,
-            "notifications": self.gate.notifier.state if self.gate.notifier else None,
+            "notifications": self.notifications(),
         }
 
     async def executions(self, request: Request) -> Response:
@@ -230,7 +230,8 @@ class Door:
         return {}
 
     def notifications(self) -> dict[str, Any] | None:
-        return None
+        """What became of the messages so far; None where there are none to be sent."""
+        return self.gate.notifier.state if self.gate.notifier else None
 
     async def download(self, request: Request) -> Response:
         await self._owner_only(request)

@@ -24,8 +24,8 @@ from paper_futures import PaperFutures
 from pauses import Pauses
 from preferences import LimitsInForce, limits_of
 from risk import RiskEngine
-from sessions import Sessions
 from services import Service
+from sessions import Sessions
 
 if TYPE_CHECKING:
     from binance_link import BinanceLink

@@ -24,6 +24,9 @@
     event.target.disabled = true;
     const answer = await post("/notifications/test");
     event.target.disabled = false;
-    tell(answer.http === 200 ? "The test message was taken" : answer.error, answer.http === 200);
+    if (answer.http !== 200) return tell(answer.error, false);
+    for (const { service, taken, problem } of answer.services) {
+      tell(taken ? `${service} took the test message` : `${service}: ${problem}`, taken);
+    }
   });
 }

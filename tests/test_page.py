@@ -12,6 +12,7 @@ import pytest
 from browser import PASSWORD
 from harness import SECRET, Daemon, Nursery, eventually
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from webhook_server import WebhookServer
 
 Make = Callable[..., Daemon]
 
@@ -263,6 +264,17 @@ def test_a_setting_is_changed_refused_and_taken_back(open_page: Open, owned: Dae
     expect(form).not_to_contain_text("changed")
     assert owned.get("/status")["max_open_trades"] == 3
     complaints[:] = [text for text in complaints if "400" not in text]
+
+
+def test_a_test_message_reaches_its_service_and_says_when_it_does_not(open_page: Open, daemon_with: Make) -> None:
+    with WebhookServer() as service:
+        daemon = daemon_with(dashboard_password=PASSWORD, notify_urls=service.url).start()
+        page = open_page(daemon, "/ui/settings")
+        page.get_by_role("button", name="Send a test message").click()
+        expect(page.locator("#told")).to_contain_text("took the test message")
+        assert service.messages
+    page.get_by_role("button", name="Send a test message").click()
+    expect(page.locator("#told .bad")).to_be_visible()
 
 
 def test_pause_and_resume(open_page: Open, owned: Daemon) -> None:
