@@ -3,6 +3,7 @@
 # make faults every fault of the matrix, then KILLS=1000 times kill -9
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
 # make disk-faults fail every single call on the disk, and cut the power after each (needs strace; some three minutes)
+# make screenshots  the pictures of the page in README (needs Chromium)
 # make pins   pin what requirements*.in ask for, with hashes; ARGS=--upgrade takes the newest of everything
 # make clean  remove what these made
 
@@ -11,7 +12,7 @@ VENV := .venv
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: run test lint bench faults sheets disk-faults pins clean
+.PHONY: run test lint bench faults sheets disk-faults screenshots pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -35,6 +36,9 @@ bench: $(VENV)/.run
 
 faults: $(VENV)/.dev
 	@PYTHONPATH=.:tests $(VENV)/bin/python tests/faults/run_faults.py --kills $(KILLS) $(ARGS)
+
+screenshots: $(VENV)/.dev
+	@PYTHONPATH=.:tests $(VENV)/bin/python tests/screenshots.py
 
 pins: $(VENV)/bin/python
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(VENV)/bin/python -m venv "$$tools" && \

@@ -69,8 +69,11 @@
     show("live", "live");
   }
 
+  let events;
+
   function listen() {
-    const events = new EventSource("/events");
+    events?.close();
+    events = new EventSource("/events");
     events.addEventListener("fragments", (event) => {
       heard();
       for (const [name, html] of Object.entries(JSON.parse(event.data))) {
@@ -91,14 +94,28 @@
     try {
       const reply = await fetch("/positions");
       if (reply.status === 401) location.reload();
-      else listen();
+      else if (document.visibilityState !== "hidden") listen();
     } catch {
       setTimeout(tryAgain, 2000);
     }
   }
 
-  listen();
-  setInterval(() => Date.now() - heardAt > SILENCE_MS && show("lost", "connection lost"), 1000);
+  // A browser keeps six connections to one host: pages that nobody looks at must not use them up, nor a phone's battery.
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") {
+      events.close();
+      show("paused", "not watching");
+    } else {
+      heardAt = Date.now();
+      listen();
+    }
+  });
+
+  if (document.visibilityState !== "hidden") listen();
+  setInterval(() => {
+    const isWatching = document.visibilityState !== "hidden";
+    if (isWatching && Date.now() - heardAt > SILENCE_MS) show("lost", "connection lost");
+  }, 1000);
 
   // What the scripts of single pages need of it.
   window.gatehouse = { post, tell };

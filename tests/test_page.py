@@ -144,6 +144,22 @@ def test_equity_and_daily_results_are_drawn(open_page: Open, busy: Daemon) -> No
         expect(page.locator(f"[data-chart={chart}] canvas")).to_be_visible()
 
 
+def test_a_page_that_nobody_looks_at_does_not_listen(open_page: Open, owned: Daemon) -> None:
+    page = open_page(owned, "/ui")
+    expect(page.locator("#connection")).to_have_text("live")
+    for state, text in (("hidden", "not watching"), ("visible", "live")):
+        page.evaluate(
+            """(state) => {
+                Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            state,
+        )
+        expect(page.locator("#connection")).to_have_text(text)
+    owned.post(**BUY)
+    expect(page.locator("[data-live=positions]")).to_contain_text("BTCUSDT")
+
+
 def test_a_lost_connection_is_seen_and_found_again(open_page: Open, owned: Daemon, complaints: list[str]) -> None:
     owned.set(session_secret="a secret that signs logins")
     owned.restart()
