@@ -44,9 +44,11 @@ def create_app(gate: Gatehouse) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         trader = Trader(gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience)
-        app.state.door = Door(gate, trader)
+        app.state.door = door = Door(gate, trader)
         await trader.start()
+        trader.beside(door.trades.follow)
         yield
+        door.trades.stop()
         await trader.stop(STOP_SECONDS)
 
     # A redirect to the path without its last slash would go wherever the sender's Host header says.
@@ -73,6 +75,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/executions", "GET", Door.executions)
     route("/positions", "GET", Door.positions)
     route("/account/summary", "GET", Door.account_summary)
+    route("/performance", "GET", Door.performance)
     route("/preferences/current", "GET", Door.preferences)
     route("/preferences/reset", "POST", Door.reset_preferences)
     route("/preferences/{name}", "POST", Door.change_preferences)
