@@ -48,12 +48,14 @@ def create_app(gate: Gatehouse) -> FastAPI:
         trader = Trader(
             gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience, gate.tell
         )
-        app.state.door = Door(gate, trader, _show_link(gate.settings))
-        app.state.dashboard = Dashboard(app.state.door)
+        app.state.door = door = Door(gate, trader, _show_link(gate.settings))
+        app.state.dashboard = Dashboard(door)
         await trader.start()
+        trader.beside(door.trades.follow)
         if gate.notifier:
             gate.notifier.start(lambda: look(gate, trader))
         yield
+        door.trades.stop()
         await trader.stop(STOP_SECONDS)
         if gate.notifier:
             gate.notifier.stop(TELL_SECONDS)
@@ -82,6 +84,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/executions", "GET", Door.executions)
     route("/positions", "GET", Door.positions)
     route("/account/summary", "GET", Door.account_summary)
+    route("/performance", "GET", Door.performance)
     route("/preferences/current", "GET", Door.preferences)
     route("/preferences/reset", "POST", Door.reset_preferences)
     route("/preferences/{name}", "POST", Door.change_preferences)

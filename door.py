@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 
 import replies
+from config import Settings
 from guard import Brake, SecretGuard, address_is_allowed, client_address
+from history import Wanted
 from journal import JournalError
 from login import Login
 from models import ZERO, Account, Signal
@@ -19,6 +21,7 @@ from notifier import Look
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
+from trade_history import TradeHistory
 from trader import Trader
 from web import HEADERS, BadRequest, bearer, error_body, json_reply, read_body
 from wiring import Gatehouse
@@ -44,6 +47,7 @@ class Door:
         """`show_link` gets the token of the next one-time login link, where there is no password."""
         self.gate = gate
         self.trader = trader
+        self.trades = TradeHistory(gate.journal.history)
         self._secret = SecretGuard(gate.secret)
         self._default_broker = gate.settings.default_broker_name
         self.login = Login(gate.settings, gate.sessions, self._address, show_link)
@@ -197,7 +201,7 @@ class Door:
             _limit(query.get("limit", "100")),
             query.get("symbol"),
             query.get("strategy"),
-            _since(query.get("since")),
+            _moment("since", query.get("since")),
         )
         return json_reply(200, {"executions": [replies.execution_view(execution) for execution in found]})
 
@@ -232,6 +236,20 @@ class Door:
     def notifications(self) -> dict[str, Any] | None:
         """What became of the messages so far; None where there are none to be sent."""
         return self.gate.notifier.state if self.gate.notifier else None
+
+    async def performance(self, request: Request) -> Response:
+        await self._owner_only(request)
+        query = request.query_params
+        wanted = Wanted(
+            symbol=query.get("symbol"),
+            strategy=query.get("strategy"),
+            since=_moment("since", query.get("since")),
+            until=_moment("until", query.get("until")),
+        )
+        broker = query.get("broker")
+        brokers = (broker,) if broker is not None else _most_real(self.gate.settings)
+        found = await asyncio.to_thread(self.trades.performance, wanted, brokers)
+        return json_reply(200, {"brokers": brokers} | replies.performance_view(found))
 
     async def download(self, request: Request) -> Response:
         await self._owner_only(request)
@@ -376,12 +394,19 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _since(text: str | None) -> datetime | None:
+def _moment(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
         # A plus sign in a query string arrives as a space.
-        since = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        return since.replace(tzinfo=UTC) if since.tzinfo is None else since.astimezone(UTC)
+        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise BadRequest(400, "since must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
+        raise BadRequest(400, f"{name} must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
+
+
+def _most_real(settings: Settings) -> tuple[str, ...]:
+    """The brokers with real money, or where none has any, those on the testnet, or paper: never added to each other."""
+    modes = {broker: settings.mode_of(broker) for broker in settings.brokers}
+    most = next(mode for mode in ("LIVE", "TESTNET", "PAPER") if mode in modes.values())
+    return tuple(broker for broker, mode in modes.items() if mode == most)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 from books import Decided, OrderChanged
@@ -120,6 +121,16 @@ class History:
         changes = ((number, opened(OrderChanged, body)) for number, body in found)
         return [Numbered(number, Execution(change.order, change.at)) for number, change in changes]
 
+    def order_changes(self, after: int, until: int) -> list[tuple[OrderChanged, Decimal | None]]:
+        """Every change of an order after one number, until another, in order; with the price that its alert named."""
+        found = self._read(CHANGES_WITH_PRICES, [after, until])
+        return [(opened(OrderChanged, body), Decimal(price) if price else None) for body, price in found]
+
+    def last_number(self) -> int:
+        """Of the newest record; 0 when there is none."""
+        ((last,),) = self._read("SELECT COALESCE(MAX(seq), 0) FROM events", [])
+        return int(last)
+
     def symbols(self) -> list[str]:
         """All that alerts and orders named, in the order of the alphabet; the newest 200 where there are more."""
         return self._names_of("symbol")
@@ -174,6 +185,16 @@ NOTHING_LATER = (
     " AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.signal_id = newest.signal_id"
     " AND later.kind = 'order' AND later.seq > newest.seq)"
 )
+
+
+# Only the price is taken out of the alert's own record: to read all of it would take as long as the order itself.
+CHANGES_WITH_PRICES = """
+    SELECT body, (
+        SELECT json_extract(substr(body, 1, length(body) - 9 * (body NOT LIKE '%}')), '$.record.signal.price')
+        FROM events AS alert WHERE kind = 'decided' AND decision = 'ACCEPTED'
+        AND signal_id = substr(changed.signal_id, 1, instr(changed.signal_id || '/', '/') - 1)
+    ) FROM events AS changed WHERE seq > ? AND seq <= ? AND kind = 'order' ORDER BY seq
+"""
 
 
 def _of_both(wanted: Wanted, before: int | None) -> list[_Choice]:

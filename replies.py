@@ -16,6 +16,7 @@ from case import Limits
 from checks import DOLLARS
 from history import Execution
 from models import ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
+from performance import Part, Performance
 from portfolio import Position
 from risk import Preview
 from trader import Answer
@@ -225,6 +226,27 @@ def position_view(position: Position, price: Decimal | None) -> dict[str, Any]:
         "unrealized_pnl": position.unrealized_pnl(seen) if seen is not None else None,
         "realized_pnl": position.realized_pnl,
     }
+
+
+def performance_view(found: Performance) -> dict[str, Any]:
+    """The figures of the total stand at the top."""
+    total = {f.name: getattr(found.total, f.name) for f in fields(found.total)}
+    return total | {
+        "max_equity_drawdown_percent": found.max_equity_drawdown_percent,
+        "other_currencies": found.others,
+        "by_strategy": [_part_view("strategy", part) for part in found.by_strategy],
+        "by_symbol": [_part_view("symbol", part) for part in found.by_symbol],
+        "by_broker": [_part_view("broker", part) for part in found.by_broker],
+        "daily": [
+            {"date": day.date.isoformat(), "realized_pnl": day.realized_pnl, "trades": day.trades}
+            for day in found.daily
+        ],
+        "equity": found.equity,
+    }
+
+
+def _part_view(kind: str, part: Part) -> dict[str, Any]:
+    return {kind: part.name or None} | {f.name: getattr(part.figures, f.name) for f in fields(part.figures)}
 
 
 def balances_view(balances: Mapping[str, Balance] | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -358,6 +358,10 @@ class Trader:
         self._workers.spawn(self._keep_csvs())
         self._workers.spawn(self._watch_clocks())
         self._workers.spawn(self._recover())
+
+    def beside(self, work: Callable[[Callable[..., Awaitable[Any]]], Coroutine[Any, Any, None]]) -> None:
+        """Endless work that has nothing to do with orders; it is given what runs a call on a worker thread."""
+        self._workers.spawn(work(self._workers.on_thread))
 
     async def stop(self, seconds: float) -> None:
         """No new alerts; orders under way get so long to end. What is left is recovered at the next start."""

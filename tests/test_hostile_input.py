@@ -414,6 +414,7 @@ def test_odd_methods_and_paths_are_4xx_in_json_with_safe_headers(target: Daemon)
 
 ROUTES = [
     ("GET", "/health"), ("GET", "/status"), ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"),
+    ("GET", "/performance"),
     ("GET", "/preferences/current"), ("GET", "/logs/signals.csv"), ("GET", "/logs/trades.csv"), ("POST", "/pause"),
     ("POST", "/resume"), ("POST", "/close-all"), ("POST", "/preferences/reset"),
     *(("POST", f"/preferences/{name}") for name in (*TARGETS, "nothing", "", "%00", "a/b", "CURRENT")),

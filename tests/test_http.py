@@ -617,7 +617,7 @@ OWNERS = [
     ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"), ("GET", "/logs/signals.csv"),
     ("GET", "/logs/trades.csv"), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/close-all"),
     ("GET", "/preferences/current"), ("POST", "/preferences/limits"), ("POST", "/preferences/reset"),
-    ("POST", "/preferences/nothing"),
+    ("POST", "/preferences/nothing"), ("GET", "/performance"),
 ]  # fmt: skip
 
 
