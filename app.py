@@ -44,9 +44,9 @@ def create_app(gate: Gatehouse) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        trader = Trader(
-            gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience, gate.tell
-        )
+        signals, trades = gate.csvs[SIGNALS], gate.csvs[TRADES]
+        answered = gate.metrics.answered
+        trader = Trader(gate.engine, gate.brokers, signals, trades, gate.clock, gate.patience, gate.tell, answered)
         app.state.door = Door(gate, trader)
         await trader.start()
         if gate.notifier:
@@ -77,6 +77,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/webhook/{path_secret}", "POST", Door.webhook)
     route("/health", "GET", Door.health)
     route("/status", "GET", Door.status)
+    route("/metrics", "GET", Door.metrics)
     route("/executions", "GET", Door.executions)
     route("/positions", "GET", Door.positions)
     route("/account/summary", "GET", Door.account_summary)

@@ -14,6 +14,8 @@ from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
+from ledger import OnWritten
+from metrics import Metrics
 from models import Account, Market
 from notifier import Notifier
 from orders import Patience
@@ -46,6 +48,7 @@ class Gatehouse:
     clock: Callable[[], datetime]
     patience: Patience
     started_at: datetime
+    metrics: Metrics
     notifier: Notifier | None = None
 
     def tell(self, text: str) -> None:
@@ -69,6 +72,7 @@ def open_gatehouse(
     settings: Settings, clock: Callable[[], datetime] = utc_now, patience: Patience | None = None
 ) -> Gatehouse:
     """Locks the folder, opens the records and builds the brokers. Raises FolderError or JournalError."""
+    started_at = clock()
     folder = DataFolder(settings.log_dir)
     journal = Journal(folder.journal_path)
     folder.refuse_to_forget(journal.last_number(SIGNALS))
@@ -80,10 +84,11 @@ def open_gatehouse(
         csv.open()
     secret = given.get_secret_value() if (given := settings.webhook_secret_key) else folder.own_secret()
     notifier = _notifier(settings, secret, journal, clock)
-    on_written = notifier.written if notifier else _nothing
-    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), on_written)
-    _refuse_to_mix(settings, journal, engine)
     brokers = build_brokers(settings, Pauses(settings.log_dir))
+    metrics = Metrics(brokers, started_at)
+    listeners = [metrics.written, *([notifier.written] if notifier else [])]
+    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), _to_all(listeners))
+    _refuse_to_mix(settings, journal, engine)
     _refuse_to_abandon(settings, brokers, engine)
     journal.make_room()
     return Gatehouse(
@@ -96,7 +101,8 @@ def open_gatehouse(
         csvs=csvs,
         clock=clock,
         patience=patience or Patience(),
-        started_at=clock(),
+        started_at=started_at,
+        metrics=metrics,
         notifier=notifier,
     )
 
@@ -108,8 +114,12 @@ def _notifier(settings: Settings, secret: str, journal: Journal, clock: Callable
     return Notifier(services, settings.log_dir, (*settings.secrets, secret), journal.day, clock)
 
 
-def _nothing(events: Sequence[Event]) -> None:
-    """Nobody wants to be told."""
+def _to_all(listeners: Sequence[OnWritten]) -> OnWritten:
+    def tell(events: Sequence[Event]) -> None:
+        for listener in listeners:
+            listener(events)
+
+    return tell
 
 
 def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:
