@@ -45,9 +45,9 @@ def create_app(gate: Gatehouse) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        trader = Trader(
-            gate.engine, gate.brokers, gate.csvs[SIGNALS], gate.csvs[TRADES], gate.clock, gate.patience, gate.tell
-        )
+        signals, trades = gate.csvs[SIGNALS], gate.csvs[TRADES]
+        answered = gate.metrics.answered
+        trader = Trader(gate.engine, gate.brokers, signals, trades, gate.clock, gate.patience, gate.tell, answered)
         app.state.door = door = Door(gate, trader, _show_link(gate.settings))
         app.state.dashboard = Dashboard(door)
         await trader.start()
@@ -81,6 +81,7 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/webhook/{path_secret}", "POST", Door.webhook)
     route("/health", "GET", Door.health)
     route("/status", "GET", Door.status)
+    route("/metrics", "GET", Door.metrics)
     route("/executions", "GET", Door.executions)
     route("/positions", "GET", Door.positions)
     route("/account/summary", "GET", Door.account_summary)

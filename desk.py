@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -72,13 +73,16 @@ class Desk:
         trades_csv: CsvFile,
         clock: Clock,
         threads: ThreadPoolExecutor,
+        answered: Callable[[Account, float], None] = lambda account, seconds: None,
     ) -> None:
+        """`answered` is told how long each order was on its way, in seconds."""
         self._engine = engine
         self._brokers = brokers
         self._signals_csv = signals_csv
         self._trades_csv = trades_csv
         self._clock = clock
         self._threads = threads
+        self._answered = answered
         self._lock = threading.Lock()
         self._waiting: list[Case] = []
         self._deciding = False
@@ -96,12 +100,15 @@ class Desk:
         """At most once per claim."""
         if not claim.take():
             return Refused("given up before it was sent", never_left=True)
+        left_at = time.perf_counter()
         try:
             return self._brokers[order.account].place(order)
         except Exception as exc:
             # A broker that fails in a way nobody foresaw may have sent the order all the same.
             log.exception("placing %s failed", order.client_order_id)
             return Unknown(f"{type(exc).__name__} while placing")
+        finally:
+            self._answered(order.account, time.perf_counter() - left_at)
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """An outcome for each, whatever happens."""

@@ -16,10 +16,12 @@ from guard import Brake, SecretGuard, address_is_allowed, client_address
 from history import Wanted
 from journal import JournalError
 from login import Login
+from metrics import CONTENT_TYPE
 from models import ZERO, Account, Signal
 from notifier import Look
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
+from scrape import gauges
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 from trade_history import TradeHistory
 from trader import Trader
@@ -114,6 +116,7 @@ class Door:
 
     async def _unauthorised(self, request: Request) -> Response:
         """One answer for every failure; who keeps guessing waits for it, as long as that costs us nothing."""
+        self.gate.metrics.refused()
         address = self._address(request)[:LONGEST_ADDRESS]
         failures = self._brake.failed(address)
         if failures == 1 or failures % 1000 == 0:
@@ -192,6 +195,13 @@ class Door:
             "warnings": self.gate.engine.in_force.warnings,
             "notifications": self.notifications(),
         }
+
+    async def metrics(self, request: Request) -> Response:
+        await self._owner_only(request)
+        seen = gauges(self.gate, self.trader)
+        # To write it all down takes longer than an alert may wait.
+        text = await asyncio.to_thread(self.gate.metrics.text, seen)
+        return Response(text, headers=HEADERS | {"Content-Type": CONTENT_TYPE})
 
     async def executions(self, request: Request) -> Response:
         await self._owner_only(request)

@@ -73,8 +73,9 @@ class Trader:
         clock: Clock,
         patience: Patience | None = None,
         tell: Callable[[str], None] = lambda text: None,
+        answered: Callable[[Account, float], None] = lambda account, seconds: None,
     ) -> None:
-        """`tell` brings a message to the owner, and returns at once."""
+        """`tell` brings a message to the owner, `answered` times an order's way; both return at once."""
         self.engine = engine
         self.brokers = brokers
         self.patience = patience or Patience()
@@ -88,7 +89,7 @@ class Trader:
         self._clock = clock
         self._tell = tell
         self._workers = workers = Workers(self.patience.ask)
-        self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads)
+        self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads, answered)
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
         self._orders = Orders(engine, brokers, desk, market, workers, clock, self.patience, self._order_changed)
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)

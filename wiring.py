@@ -16,6 +16,8 @@ from config import Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
+from ledger import OnWritten
+from metrics import Metrics
 from models import Account, Market
 from notifier import Notifier
 from orders import Patience
@@ -50,6 +52,7 @@ class Gatehouse:
     patience: Patience
     started_at: datetime
     sessions: Sessions
+    metrics: Metrics
     notifier: Notifier | None = None
 
     def tell(self, text: str) -> None:
@@ -73,6 +76,7 @@ def open_gatehouse(
     settings: Settings, clock: Callable[[], datetime] = utc_now, patience: Patience | None = None
 ) -> Gatehouse:
     """Locks the folder, opens the records and builds the brokers. Raises FolderError or JournalError."""
+    started_at = clock()
     folder = DataFolder(settings.log_dir)
     journal = Journal(folder.journal_path)
     folder.refuse_to_forget(journal.last_number(SIGNALS))
@@ -84,10 +88,11 @@ def open_gatehouse(
         csv.open()
     secret = _revealed(settings.webhook_secret_key) or folder.own_secret()
     notifier = _notifier(settings, secret, journal, clock)
-    on_written = notifier.written if notifier else _nothing
-    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), on_written)
-    _refuse_to_mix(settings, journal, engine)
     brokers = build_brokers(settings, Pauses(settings.log_dir))
+    metrics = Metrics(brokers, started_at)
+    listeners = [metrics.written, *([notifier.written] if notifier else [])]
+    engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), _to_all(listeners))
+    _refuse_to_mix(settings, journal, engine)
     _refuse_to_abandon(settings, brokers, engine)
     # Asked at every decision: what the last comparison of the clocks said holds at once, and no longer than that.
     engine.clock_problem = lambda account: brokers[account].clock_problem if account in brokers else ""
@@ -102,8 +107,9 @@ def open_gatehouse(
         csvs=csvs,
         clock=clock,
         patience=patience or Patience(),
-        started_at=clock(),
+        started_at=started_at,
         sessions=Sessions(_revealed(settings.dashboard_password), _revealed(settings.session_secret), clock),
+        metrics=metrics,
         notifier=notifier,
     )
 
@@ -119,8 +125,12 @@ def _notifier(settings: Settings, secret: str, journal: Journal, clock: Callable
     return Notifier(services, settings.log_dir, (*settings.secrets, secret), journal.day, clock)
 
 
-def _nothing(events: Sequence[Event]) -> None:
-    """Nobody wants to be told."""
+def _to_all(listeners: Sequence[OnWritten]) -> OnWritten:
+    def tell(events: Sequence[Event]) -> None:
+        for listener in listeners:
+            listener(events)
+
+    return tell
 
 
 def _refuse_to_mix(settings: Settings, journal: Journal, engine: RiskEngine) -> None:
