@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 
 import replies
+from alert_words import squeeze
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import JournalError
 from models import ZERO, Account, Signal
@@ -32,6 +33,11 @@ MAX_SLOWED = 100
 MAX_ROWS = 1_000
 # Behind a proxy it may be anything that the sender wrote; it is remembered and told.
 LONGEST_ADDRESS = 64
+LONGEST_NAME = 40
+# Only these: other parameters of an alert's address are let through, senders and proxies add their own.
+LIKE_DRY_RUN = frozenset(
+    ("dry", "dryrun", "isdryrun", "test", "istest", "testing", "testmode", "simulate", "simulation", "preview")
+)
 
 
 class Door:
@@ -56,6 +62,8 @@ class Door:
             return await self._unauthorised(request)
         key = alert_key(body, self.gate.secret)
         try:
+            if not _is_dry_run(request):
+                _refuse_what_looks_like_dry_run(request, self.gate.secret)
             alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
@@ -167,6 +175,7 @@ class Door:
 
     async def executions(self, request: Request) -> Response:
         await self._owner_only(request)
+        _only(request, "limit", "symbol", "strategy", "since")
         query = request.query_params
         found = await asyncio.to_thread(
             self.gate.journal.executions,
@@ -179,6 +188,7 @@ class Door:
 
     async def positions(self, request: Request) -> Response:
         await self._owner_only(request)
+        _only(request, "symbol")
         return json_reply(200, {"positions": self._positions(request.query_params.get("symbol"))})
 
     def _positions(self, symbol: str | None) -> list[dict[str, Any]]:
@@ -266,6 +276,8 @@ class Door:
 
     async def close_all(self, request: Request) -> Response:
         await self._owner_only(request)
+        # `?symbol=BTCUSDT` would close everything else, too.
+        _only(request)
         answers = await self.trader.close_all(CLOSE_ALL_SECONDS)
         results = [replies.webhook_reply(answer)[1] for answer in answers]
         return json_reply(200, {"closed": sum(result["success"] for result in results), "results": results})
@@ -311,6 +323,23 @@ def _is_dry_run(request: Request) -> bool:
     if not request.scope["query_string"]:
         return False
     return request.query_params.get("dry_run", "no").lower() not in ("0", "false", "no")
+
+
+def _refuse_what_looks_like_dry_run(request: Request, secret: str) -> None:
+    """Who writes one of these wants to see what would be, and must not buy. Raises AlertError."""
+    if not request.scope["query_string"]:
+        return
+    for name in request.query_params:
+        if squeeze(name) in LIKE_DRY_RUN and name != "dry_run":
+            raise AlertError(name, "dry_run, the one name that keeps an alert from trading", name).hiding((secret,))
+
+
+def _only(request: Request, *names: str) -> None:
+    """What is not read would choose nothing, in silence. Raises BadRequest."""
+    for name in request.query_params:
+        if name not in names:
+            there_are = f"there are {', '.join(names)}" if names else "none is taken here"
+            raise BadRequest(400, f"{ascii(name)[:LONGEST_NAME]}: no such parameter; {there_are}")
 
 
 def _limit(text: str) -> int:
