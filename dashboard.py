@@ -30,10 +30,10 @@ from page_forms import (
     Records,
     Table,
     read_filter,
-    results,
     rows_view,
     settings_view,
 )
+from results import results_view
 from templating import STATIC, render
 from web import HEADERS, BadRequest, json_reply, read_body
 
@@ -117,8 +117,8 @@ class Dashboard:
         return await self._rows(request, TRADES_TABLE)
 
     async def performance(self, request: Request) -> Response:
-        found = await self.door.performance_of(request)
-        return await self._page(request, "performance.html", "/ui/performance", **results(found))
+        found, brokers = await self.door.results(Wanted())
+        return await self._page(request, "performance.html", "/ui/performance", **results_view(found, brokers))
 
     async def test(self, request: Request) -> Response:
         message = alert_message(ALERT, PLACEHOLDER)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
 
 import replies
+from alert_words import squeeze
 from config import Settings
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from history import Wanted
@@ -19,6 +20,7 @@ from login import Login
 from metrics import CONTENT_TYPE
 from models import ZERO, Account, Signal
 from notifier import Look
+from performance import Performance
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from risk import Alert
 from scrape import gauges
@@ -40,6 +42,11 @@ MAX_SLOWED = 100
 MAX_ROWS = 1_000
 # Behind a proxy it may be anything that the sender wrote; it is remembered and told.
 LONGEST_ADDRESS = 64
+LONGEST_NAME = 40
+# Only these: other parameters of an alert's address are let through, senders and proxies add their own.
+LIKE_DRY_RUN = frozenset(
+    ("dry", "dryrun", "isdryrun", "test", "istest", "testing", "testmode", "simulate", "simulation", "preview")
+)
 
 
 class Door:
@@ -64,7 +71,9 @@ class Door:
         fields = json_fields(body)
         if not self._may_alert(request, body, fields):
             return await self._unauthorised(request)
-        return await self._take(body, fields, received_at, give_up_at, is_dry_run=_is_dry_run(request))
+        is_dry_run = _is_dry_run(request)
+        unclear = None if is_dry_run else _looks_like_dry_run(request, self.gate.secret)
+        return await self._take(body, fields, received_at, give_up_at, is_dry_run=is_dry_run, unclear=unclear)
 
     async def owners_alert(self, text: bytes, *, is_dry_run: bool) -> Response:
         """An alert that the owner wrote on the page: as if TradingView had sent it."""
@@ -72,10 +81,19 @@ class Door:
         return await self._take(text, json_fields(text), self.gate.clock(), give_up_at, is_dry_run=is_dry_run)
 
     async def _take(
-        self, body: bytes, fields: Any, received_at: datetime, give_up_at: float, *, is_dry_run: bool
+        self,
+        body: bytes,
+        fields: Any,
+        received_at: datetime,
+        give_up_at: float,
+        *,
+        is_dry_run: bool,
+        unclear: AlertError | None = None,
     ) -> Response:
         key = alert_key(body, self.gate.secret)
         try:
+            if unclear:
+                raise unclear
             alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
             return await self._invalid(key, exc, received_at)
@@ -205,6 +223,7 @@ class Door:
 
     async def executions(self, request: Request) -> Response:
         await self._owner_only(request)
+        _only(request, "limit", "symbol", "strategy", "since")
         query = request.query_params
         found = await asyncio.to_thread(
             self.gate.journal.executions,
@@ -217,6 +236,7 @@ class Door:
 
     async def positions(self, request: Request) -> Response:
         await self._owner_only(request)
+        _only(request, "symbol")
         return json_reply(200, {"positions": self._positions(request.query_params.get("symbol"))})
 
     def _positions(self, symbol: str | None) -> list[dict[str, Any]]:
@@ -240,9 +260,6 @@ class Door:
             accounts.append(replies.account_view(label, mode, dated.value if dated else None, held))
         return accounts
 
-    async def performance_of(self, request: Request) -> dict[str, Any]:
-        return {}
-
     def notifications(self) -> dict[str, Any] | None:
         """What became of the messages so far; None where there are none to be sent."""
         return self.gate.notifier.state if self.gate.notifier else None
@@ -256,10 +273,13 @@ class Door:
             since=_moment("since", query.get("since")),
             until=_moment("until", query.get("until")),
         )
-        broker = query.get("broker")
-        brokers = (broker,) if broker is not None else _most_real(self.gate.settings)
-        found = await asyncio.to_thread(self.trades.performance, wanted, brokers)
+        found, brokers = await self.results(wanted, query.get("broker"))
         return json_reply(200, {"brokers": brokers} | replies.performance_view(found))
+
+    async def results(self, wanted: Wanted, broker: str | None = None) -> tuple[Performance, Sequence[str]]:
+        """How the trading went, and of which brokers. Raises JournalError."""
+        brokers = (broker,) if broker is not None else _most_real(self.gate.settings)
+        return await asyncio.to_thread(self.trades.performance, wanted, brokers), brokers
 
     async def download(self, request: Request) -> Response:
         await self._owner_only(request)
@@ -329,6 +349,8 @@ class Door:
 
     async def close_all(self, request: Request) -> Response:
         await self._owner_only(request)
+        # `?symbol=BTCUSDT` would close everything else, too.
+        _only(request)
         answers = await self.trader.close_all(CLOSE_ALL_SECONDS)
         results = [replies.webhook_reply(answer)[1] for answer in answers]
         return json_reply(200, {"closed": sum(result["success"] for result in results), "results": results})
@@ -396,6 +418,24 @@ def _is_dry_run(request: Request) -> bool:
     if not request.scope["query_string"]:
         return False
     return request.query_params.get("dry_run", "no").lower() not in ("0", "false", "no")
+
+
+def _looks_like_dry_run(request: Request, secret: str) -> AlertError | None:
+    """Who writes one of these wants to see what would be, and must not buy."""
+    if not request.scope["query_string"]:
+        return None
+    for name in request.query_params:
+        if squeeze(name) in LIKE_DRY_RUN and name != "dry_run":
+            return AlertError(name, "dry_run, the one name that keeps an alert from trading", name).hiding((secret,))
+    return None
+
+
+def _only(request: Request, *names: str) -> None:
+    """What is not read would choose nothing, in silence. Raises BadRequest."""
+    for name in request.query_params:
+        if name not in names:
+            there_are = f"there are {', '.join(names)}" if names else "none is taken here"
+            raise BadRequest(400, f"{ascii(name)[:LONGEST_NAME]}: no such parameter; {there_are}")
 
 
 def _limit(text: str) -> int:

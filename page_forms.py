@@ -180,13 +180,6 @@ TEST_FIELDS = (
     _field("broker", "Broker", hint="default", is_number=False),
 )
 
-# --- performance ------------------------------------------------------------------------------------------------------
-
-
-def results(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"total": {"currency": "USDT"}, "figures": [], "parts": []}
-
-
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 

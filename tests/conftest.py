@@ -10,6 +10,19 @@ from fake_binance import FakeBinance
 from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
 from scenes import Scene
 
+# What takes longest begins first: four lanes take a file each, and the last lane to end is what everybody waits for.
+LONGEST_FIRST = (
+    "test_kills.py", "test_limits.py", "test_reconcile.py", "test_start_and_stop.py",
+    "test_protection_under_faults.py", "test_matrix.py", "test_orders_under_faults.py", "test_one_account.py",
+    "test_futures_machine.py", "test_disk_faults.py", "test_life_of_an_order.py", "test_futures.py",
+    "test_protection.py", "test_binance_futures.py", "test_ways_out.py", "test_http.py", "test_signals.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:

@@ -375,6 +375,26 @@ def test_in_doubt_a_dry_run_is_dry(paper: Daemon, query: str, is_dry: bool) -> N
     assert len(paper.trades()) == (0 if is_dry else 1)
 
 
+@pytest.mark.parametrize(
+    "name", ["dryrun", "dry-run", "DRY_RUN", "dryRun", "dry", "test", "is_test", "simulate", "preview"]
+)
+@pytest.mark.parametrize("path", ["/webhook", f"/webhook/{SECRET}"])
+def test_what_looks_like_dry_run_and_is_not_places_nothing_and_is_put_right_by_name(
+    paper: Daemon, path: str, name: str
+) -> None:
+    reply = paper.post(f"{path}?{name}=true", **BUY)
+    assert (reply.status, reply["decision"], reply["field"]) == (400, "INVALID", name)
+    assert reply["reason"] == f"{name}: saw '{name}', wanted dry_run, the one name that keeps an alert from trading"
+    assert [row["Decision"] for row in paper.signals()] == ["INVALID"]
+    assert paper.trades() == []
+    assert paper.post(path, **BUY)["decision"] == "ACCEPTED", "without it, it is no repeat"
+
+
+def test_what_senders_and_proxies_add_to_an_alerts_address_stops_nothing(paper: Daemon) -> None:
+    assert paper.post("/webhook?utm_source=tv&id=7&testament=1&_=1790000000", **BUY)["decision"] == "ACCEPTED"
+    assert paper.post("/webhook?dry_run=true&test=1", **BUY)["dry_run"] is True
+
+
 # --- the formats of the systems that this one replaces ------------------------------------------------------------
 
 
@@ -575,6 +595,22 @@ def test_positions_and_account_tell_what_is_held_and_what_it_is_worth(paper: Dae
     (account,) = paper.owner_get("/account/summary")["accounts"]
     assert (account["broker"], account["mode"], account["cash_usdt"]) == ("PAPER", "PAPER", 90)
     assert account["equity_usdt"] == pytest.approx(90 + 0.0999 * 110)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "there_are"),
+    [("GET", "/executions?limt=5", "there are limit, symbol, strategy, since"),
+     ("GET", "/executions?limit=5&limt=5", "there are limit, symbol, strategy, since"),
+     ("GET", "/positions?limt=BTCUSDT", "there are symbol"), ("POST", "/close-all?limt=BTCUSDT", "none is taken here")],
+)  # fmt: skip
+def test_a_parameter_that_nobody_reads_is_refused_by_name(
+    paper: Daemon, method: str, path: str, there_are: str
+) -> None:
+    paper.post(**BUY)
+    reply = paper.request(method, path, Authorization=f"Bearer {SECRET}")
+    assert (reply.status, reply["error"]) == (400, f"'limt': no such parameter; {there_are}")
+    assert paper.request(method, path).status == 401, "a stranger learns no names"
+    assert len(paper.owner_get("/positions")["positions"]) == 1, "nothing was closed"
 
 
 def test_executions_are_the_newest_first_and_can_be_chosen(paper: Daemon) -> None:

@@ -1,0 +1,90 @@
+"""The results page: the figures of performance.py as people read them, each with its meaning in a line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from performance import Figures, Part, Performance, Slippage
+
+from templating import NOTHING, gain, money, plain, signed, took
+
+View = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """One figure: its name, what it means, and how it is written."""
+
+    name: str
+    meaning: str
+    shown: Callable[[Figures], str]
+
+
+def _percent(value: Any) -> str:
+    return NOTHING if value is None else f"{plain(value)} %"
+
+
+def _basis_points(slippage: Slippage) -> str:
+    return NOTHING if slippage.median_bps is None else f"{signed(round(slippage.median_bps, 2))} bp"
+
+
+def _fees(figures: Figures) -> str:
+    return " + ".join([money(figures.fees), *(f"{plain(fee.amount)} {fee.asset}" for fee in figures.other_fees)])
+
+
+def _milliseconds(value: float | None) -> str:
+    return NOTHING if value is None else took(value)
+
+
+PNL = Column("Realised P&L", "of all closed trades, after fees in base or quote", lambda f: gain(f.realized_pnl))
+TRADES = Column("Closed trades", "orders that closed something", lambda f: str(f.trades))
+WIN_RATE = Column("Win rate", "trades with a profit, of all", lambda f: _percent(f.win_rate_percent))
+PROFIT_FACTOR = Column("Profit factor", "what wins brought over what losses took", lambda f: plain(f.profit_factor))
+AVERAGE_WIN = Column("Average win", "of trades with a profit", lambda f: gain(f.average_win))
+AVERAGE_LOSS = Column("Average loss", "of trades with a loss", lambda f: gain(f.average_loss))
+DRAWDOWN = Column("Max drawdown", "deepest fall of the summed P&L below its peak", lambda f: money(f.max_drawdown))
+SHARPE = Column("Sharpe", "of daily P&L in money, times √365; days without trades count 0", lambda f: plain(f.sharpe))
+FEES = Column("Fees", "paid; other coins apart", _fees)
+ENTRY = Column("Slippage in", "median against the alert's price; + is worse", lambda f: _basis_points(f.entry_slippage))
+EXIT = Column("Slippage out", "median against the alert's price; + is worse", lambda f: _basis_points(f.exit_slippage))
+LATENCY = Column("Latency", "median, from receipt to the answer", lambda f: _milliseconds(f.median_latency_ms))
+
+TOTAL = (
+    PNL, TRADES, WIN_RATE, PROFIT_FACTOR, AVERAGE_WIN, AVERAGE_LOSS, DRAWDOWN, SHARPE, FEES, ENTRY, EXIT, LATENCY
+)  # fmt: skip
+BESIDE = (PNL, TRADES, WIN_RATE, PROFIT_FACTOR, AVERAGE_WIN, AVERAGE_LOSS, DRAWDOWN, FEES)
+
+
+def results_view(found: Performance, brokers: Sequence[str]) -> View:
+    """For the template. `brokers`: whose trades these are."""
+    fall = found.max_equity_drawdown_percent
+    equity = [{"name": "Equity drawdown", "help": "deepest fall of all accounts, %", "text": _percent(fall)}]
+    return {
+        "heading": f"{found.total.currency}, {', '.join(brokers)}",
+        "figures": [_figure(column, found.total) for column in TOTAL] + equity,
+        "parts": [
+            _part("By strategy", "Strategy", found.by_strategy),
+            _part("By symbol", "Symbol", found.by_symbol),
+            _part("By broker", "Broker", found.by_broker),
+        ]
+        + ([_part("In other currencies", "Currency", _as_parts(found.others))] if found.others else []),
+    }
+
+
+def _as_parts(figures: Sequence[Figures]) -> Sequence[Part]:
+    return [Part("", each) for each in figures]
+
+
+def _figure(column: Column, figures: Figures) -> View:
+    return {"name": column.name, "help": column.meaning, "text": column.shown(figures)}
+
+
+def _part(heading: str, what: str, parts: Sequence[Part]) -> View:
+    rows = [
+        {
+            "name": f"{part.name or NOTHING} ({part.figures.currency})" if part.name else part.figures.currency,
+            "cells": [column.shown(part.figures) for column in BESIDE],
+        }
+        for part in parts
+    ]
+    return {"heading": heading, "what": what, "columns": [column.name for column in BESIDE], "rows": rows}
