@@ -59,7 +59,7 @@ class Door:
         self.trades = TradeHistory(gate.journal.history)
         self._secret = SecretGuard(gate.secret)
         self._default_broker = gate.settings.default_broker_name
-        self.login = Login(gate.settings, gate.sessions, self._address, show_link)
+        self.login = Login(gate.settings, gate.sessions, self._address, show_link, gate.metrics.refused)
         self._brake = Brake()
         self._slowed = 0
 
@@ -96,6 +96,8 @@ class Door:
                 raise unclear
             alert = self._alert(parse_alert(body, self.gate.secret, fields), key, received_at)
         except AlertError as exc:
+            if is_dry_run:
+                return json_reply(400, replies.dry_run_invalid(str(exc), exc.field))
             return await self._invalid(key, exc, received_at)
         if is_dry_run:
             preview = await self.trader.dry_run(alert)

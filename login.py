@@ -27,14 +27,20 @@ class Login:
     """Who is logged in. A change needs the cookie, the page's own origin, and the token that the page was given."""
 
     def __init__(
-        self, settings: Settings, sessions: Sessions, address: Callable[[Request], str], tell: Callable[[str], None]
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        address: Callable[[Request], str],
+        tell: Callable[[str], None],
+        refused: Callable[[], None],
     ) -> None:
-        """`address` says who asks; `tell` shows the owner the token of the next one-time link."""
+        """`address` says who asks; `tell` shows the owner the token of the next one-time link; `refused` counts."""
         self.sessions = sessions
         self._port = settings.port
         self._behind_proxy = settings.trusted_proxy_hops > 0
         self._address = address
         self._tell = tell
+        self._refused = refused
         self._brake = Brake()
         self._waiting = 0
         self._one_at_a_time = asyncio.Lock()
@@ -88,6 +94,7 @@ class Login:
             raise BadRequest(403, "this did not come from the login page")
         cookie = self.sessions.enter_by_link(token) if token else await self._checked(password)
         if cookie is None:
+            self._refused()
             log_of_strangers.warning("wrong password: %s, %d in this minute", who, self._brake.failed(who))
             raise BadRequest(401, "that is not the password" if self.sessions.has_password else "this link was used")
         log.info("login from %s", who)

@@ -148,6 +148,11 @@ def signal_view(signal: Signal, broker: str) -> dict[str, Any]:
     return view
 
 
+def dry_run_invalid(reason: str, field: str) -> dict[str, Any]:
+    """Of an alert that is not understood. Nothing is on the record: a dry run leaves none."""
+    return {"dry_run": True, "decision": Decision.INVALID, "field": field, "check": field} | _said(reason, False)
+
+
 def dry_run_reply(signal: Signal, broker: str, preview: Preview) -> dict[str, Any]:
     refused = next((verdict for verdict in preview.verdicts if not verdict.passed), None)
     order = preview.order

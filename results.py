@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from performance import Figures, Part, Performance, Slippage
-
 from templating import NOTHING, gain, money, plain, signed, took
 
 View = dict[str, Any]
@@ -57,32 +56,30 @@ BESIDE = (PNL, TRADES, WIN_RATE, PROFIT_FACTOR, AVERAGE_WIN, AVERAGE_LOSS, DRAWD
 
 def results_view(found: Performance, brokers: Sequence[str]) -> View:
     """For the template. `brokers`: whose trades these are."""
+    others = [Part("all", figures) for figures in found.others]
     fall = found.max_equity_drawdown_percent
     equity = [{"name": "Equity drawdown", "help": "deepest fall of all accounts, %", "text": _percent(fall)}]
     return {
         "heading": f"{found.total.currency}, {', '.join(brokers)}",
         "figures": [_figure(column, found.total) for column in TOTAL] + equity,
         "parts": [
-            _part("By strategy", "Strategy", found.by_strategy),
-            _part("By symbol", "Symbol", found.by_symbol),
-            _part("By broker", "Broker", found.by_broker),
-        ]
-        + ([_part("In other currencies", "Currency", _as_parts(found.others))] if found.others else []),
+            _part("By strategy", "Strategy", found.by_strategy, found.total.currency),
+            _part("By symbol", "Symbol", found.by_symbol, found.total.currency),
+            _part("By broker", "Broker", found.by_broker, found.total.currency),
+            *([_part("In other currencies", "Currency", others, found.total.currency)] if others else []),
+        ],
     }
-
-
-def _as_parts(figures: Sequence[Figures]) -> Sequence[Part]:
-    return [Part("", each) for each in figures]
 
 
 def _figure(column: Column, figures: Figures) -> View:
     return {"name": column.name, "help": column.meaning, "text": column.shown(figures)}
 
 
-def _part(heading: str, what: str, parts: Sequence[Part]) -> View:
+def _part(heading: str, what: str, parts: Sequence[Part], usual: str) -> View:
+    """The currency is said where it is not the usual one."""
     rows = [
         {
-            "name": f"{part.name or NOTHING} ({part.figures.currency})" if part.name else part.figures.currency,
+            "name": (part.name or NOTHING) + ("" if part.figures.currency == usual else f" ({part.figures.currency})"),
             "cells": [column.shown(part.figures) for column in BESIDE],
         }
         for part in parts
