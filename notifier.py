@@ -243,27 +243,25 @@ class Notifier:
             # Looked at before: what came until then is told on the way out.
             going_on = not self._stopping.is_set()
             self._wake.clear()
-            try:
-                self._tell_all()
-            except Exception:
-                log.exception("news were not told")
+            self._tell_all()
 
     def _tell_all(self) -> None:
-        texts = [*self._of_arrived(), *self._of_what_is_wrong(), *self._of_the_day()]
+        texts: list[str] = []
+        for _ in range(len(self._arrived)):
+            texts += _found(self._of_next)
+        texts += [*_found(self._of_what_is_wrong), *_found(self._of_the_day)]
         # Before it is sent: whatever happens now, nothing is told twice.
         self._told.save()
         overflowed, self._overflowed = self._overflowed, 0
         for post in self.posts:
             post.put(texts, overflowed)
 
-    def _of_arrived(self) -> list[str]:
-        texts = []
-        while self._arrived:
-            one = self._arrived.popleft()
-            found = self._of_order(one) if isinstance(one, Order) else one
-            if found is not None and self._told.is_first(found.key):
-                texts.append(news.told(self._hidden(found.text)))
-        return texts
+    def _of_next(self) -> list[str]:
+        one = self._arrived.popleft()
+        found = self._of_order(one) if isinstance(one, Order) else one
+        if found is None or not self._told.is_first(found.key):
+            return []
+        return [news.told(self._hidden(found.text))]
 
     def _of_order(self, order: Order) -> News | None:
         doubt = self._told.doubts
@@ -300,6 +298,15 @@ class Notifier:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return text
+
+
+def _found(find: Callable[[], list[str]]) -> list[str]:
+    """One piece of news that goes wrong takes none of the others with it."""
+    try:
+        return find()
+    except Exception:
+        log.exception("some news were not told")
+        return []
 
 
 async def _tested(post: Post, seconds: float) -> str:

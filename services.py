@@ -1,6 +1,6 @@
 """The services that bring messages to the owner, by apprise: the only file that knows it.
 
-Apprise is imported by the first function that needs it, as it costs 35 MiB and half a second: who wants no messages
+Apprise is imported by the first function that needs it, as it costs 14 MiB and half a second: who wants no messages
 pays nothing. https://github.com/caronc/apprise/wiki says what an address looks like. An address holds tokens: it is in
 no name, no log line and no problem here.
 """

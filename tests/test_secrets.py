@@ -246,12 +246,13 @@ def _the_owners_requests(speaker: Speaker) -> None:
             speaker.say("POST", f"/preferences/{name}", body.encode())
     query = f"limit={quote(WEBHOOK)}&since={quote(WEBHOOK)}&symbol={quote(WEBHOOK)}"
     for path in ("/status", "/executions", "/positions", "/account/summary", "/preferences/current", "/health",
-                 "/performance", "/logs/signals.csv", "/logs/trades.csv", "/docs"):  # fmt: skip
+                 "/performance", "/metrics", "/logs/signals.csv", "/logs/trades.csv", "/docs", "/login", "/ui", "/events",
+                 "/test"):  # fmt: skip
         speaker.own("GET", path)
         speaker.say("GET", path)
         speaker.own("GET", f"{path}?{query}")
         speaker.own("GET", f"{path}?since={quote(WEBHOOK)}")
-    for path in ("/pause", "/resume"):
+    for path in ("/pause", "/resume", "/notifications/test"):
         speaker.say("POST", path, json.dumps({"secret": WEBHOOK, WEBHOOK: WEBHOOK}).encode())
 
 
