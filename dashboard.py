@@ -144,7 +144,9 @@ class Dashboard:
         return await _html(template, 200, **(common | values))
 
     async def _rows(self, request: Request, table: Table) -> Response:
-        asked = read_filter(request.query_params)
+        # Whoever pasted the secret into a wrong place need not see it again in a link.
+        query = {name: text for name, text in request.query_params.items() if self._gate.secret not in text}
+        asked = read_filter(query)
         history = self._gate.journal.history
         names = await asyncio.to_thread(lambda: (history.symbols(), history.strategies()))
         found = await asyncio.to_thread(self._records, table, asked) if not asked.problem else Records([], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ CANARIES = {
     "SESSION_SECRET": "canarySession5a5a5a5a5a5a5a5a",
     "NOTIFY_URLS": "json://me:canaryMail55@127.0.0.1:9/x,json://127.0.0.1:9/canaryTelegram77/1",
 }
+PAGES = ("/ui", "/ui/signals", "/ui/trades", "/ui/performance", "/ui/settings", "/test")
 PARTS = {"NOTIFY_URLS 1": "canaryMail55", "NOTIFY_URLS 2": "canaryTelegram77"}
 LATER = {"flattrade_client_id": "FT0001"}
 
@@ -160,6 +162,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
     _lost_replies(speaker, test)
     _unforeseen_exceptions(speaker)
     _the_owners_requests(speaker)
+    _the_page(speaker)
     daemon.terminate()
     daemon.set(test_trouble_in="the journal's memory")
     daemon.start()
@@ -245,15 +248,32 @@ def _the_owners_requests(speaker: Speaker) -> None:
             speaker.own("POST", f"/preferences/{name}", body.encode())
             speaker.say("POST", f"/preferences/{name}", body.encode())
     query = f"limit={quote(WEBHOOK)}&since={quote(WEBHOOK)}&symbol={quote(WEBHOOK)}"
-    for path in ("/status", "/executions", "/positions", "/account/summary", "/preferences/current", "/health",
-                 "/performance", "/metrics", "/logs/signals.csv", "/logs/trades.csv", "/docs", "/login", "/ui", "/events",
-                 "/test"):  # fmt: skip
+    for path in ("/status", "/executions", "/positions", "/account/summary", "/preferences/current", "/health", "/docs",
+                 "/performance", "/metrics", "/logs/signals.csv", "/logs/trades.csv", "/login", *PAGES):  # fmt: skip
         speaker.own("GET", path)
         speaker.say("GET", path)
         speaker.own("GET", f"{path}?{query}")
         speaker.own("GET", f"{path}?since={quote(WEBHOOK)}")
     for path in ("/pause", "/resume", "/notifications/test"):
         speaker.say("POST", path, json.dumps({"secret": WEBHOOK, WEBHOOK: WEBHOOK}).encode())
+
+
+def _the_page(speaker: Speaker) -> None:
+    """Without a login, with a wrong one, and with the right one; a page's own requests, too."""
+    password, origin = CANARIES["DASHBOARD_PASSWORD"], b"Origin: http://x"
+    for guess in (password[:-1], WEBHOOK, password):
+        back = speaker.say("POST", "/login", f"password={quote(guess)}&next={quote(WEBHOOK)}".encode(), origin)
+    cookie = re.search(rb"(?i)set-cookie: ([^;]+)", back)
+    assert cookie
+    logged_in = b"Cookie: " + cookie.group(1)
+    html = b"".join(
+        speaker.say("GET", path, b"", logged_in) for path in (*PAGES, "/ui/signals?symbol=" + quote(WEBHOOK))
+    )
+    token = re.search(rb'csrf-token" content="(\w+)"', html)
+    assert token
+    alert = json.dumps({"alert": json.dumps(BUY | {"secret": WEBHOOK, "side": WEBHOOK})}).encode()
+    for path, body in (("/test/run", alert), ("/preferences/leverage", b'{"value": "x"}'), ("/close-all", b"")):
+        speaker.say("POST", path, body, logged_in, origin, b"X-CSRF-Token: " + token.group(1))
 
 
 # --- a start that fails -----------------------------------------------------------------------------------------------
