@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from accountant import Accountant
 from banner import startup_text
 from config import Settings, SettingsError
 from connections import Connection
@@ -47,6 +49,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
         app.state.door = door = Door(gate, trader)
         await trader.start()
         trader.beside(door.trades.follow)
+        accountant = Accountant(gate.engine, trader.market, tuple(gate.brokers), gate.clock, gate.patience)
+        trader.beside(partial(accountant.keep, trader.ready))
         yield
         door.trades.stop()
         await trader.stop(STOP_SECONDS)
