@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from accountant import Accountant
 from banner import login_line, startup_text
 from config import Settings, SettingsError
 from connections import Connection
@@ -54,6 +56,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
         trader.beside(door.trades.follow)
         if gate.notifier:
             gate.notifier.start(lambda: look(gate, trader))
+        accountant = Accountant(gate.engine, trader.market, tuple(gate.brokers), gate.clock, gate.patience)
+        trader.beside(partial(accountant.keep, trader.ready))
         yield
         door.trades.stop()
         await trader.stop(STOP_SECONDS)

@@ -217,7 +217,7 @@ def untriggered(raw: Mapping[str, Any]) -> Execution:
 def balance_in(row: Mapping[str, Any]) -> Balance:
     """Open profit may make more available than is in the wallet, and a wallet may be a little short of zero."""
     wallet, available = max(signed(row, "balance"), ZERO), max(signed(row, "availableBalance"), ZERO)
-    return Balance(available, max(wallet - available, ZERO))
+    return Balance(available, max(wallet - available, ZERO), wallet)
 
 
 def held_in(row: Mapping[str, Any]) -> HeldThere:

@@ -137,7 +137,27 @@ class Overtook:
         return self.missed.at
 
 
-Event = Decided | OrderChanged | Switched | Preferred | Overtook
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What one account was worth, in `asset`, and what was free of it. `realized_total`: by all its orders so far."""
+
+    broker: str
+    market: Market
+    asset: str
+    equity: Decimal
+    free: Decimal
+    realized_total: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """A look at what accounts were worth. Nothing happened: the books do not change."""
+
+    worths: tuple[Worth, ...]
+    at: datetime
+
+
+Event = Decided | OrderChanged | Switched | Preferred | Overtook | Valued
 
 
 CooldownKey = tuple[Instrument, Side]  # the action of the entry
@@ -275,6 +295,8 @@ class Books:
 
 def fold(books: Books, event: Event) -> Books:
     """The books after one more event."""
+    if isinstance(event, Valued):
+        return books
     if isinstance(event, Switched):
         return replace(books, paused=event.paused)
     if isinstance(event, Preferred):

@@ -7,7 +7,7 @@ codes mean which; everybody else handles exactly these three.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -70,10 +70,18 @@ LookUp = Found | NotFound | NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """One asset of an account; `locked` is set aside by resting orders."""
+    """One asset of an account; `locked` is set aside by resting orders.
+
+    `wallet`, of futures: what is there without what open positions have gained or lost. `free` may count a gain.
+    """
 
     free: Decimal = ZERO
     locked: Decimal = ZERO
+    wallet: Decimal | None = field(default=None, compare=False)
+
+    @property
+    def total(self) -> Decimal:
+        return self.free + self.locked if self.wallet is None else self.wallet
 
 
 class BrokerError(Exception):

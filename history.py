@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
-from books import Decided, OrderChanged
+from books import Decided, OrderChanged, Valued
 from codec import to_text
 from models import Decision, DecisionRecord, Order, OrderStatus
 from seals import JournalError, opened
@@ -125,6 +125,11 @@ class History:
         """Every change of an order after one number, until another, in order; with the price that its alert named."""
         found = self._read(CHANGES_WITH_PRICES, [after, until])
         return [(opened(OrderChanged, body), Decimal(price) if price else None) for body, price in found]
+
+    def valuations(self, after: int, until: int) -> list[Valued]:
+        """Every look at what the accounts were worth after one number, until another, in order."""
+        query = "SELECT body FROM events WHERE seq > ? AND seq <= ? AND kind = 'valued' ORDER BY seq"
+        return [opened(Valued, body) for (body,) in self._read(query, [after, until])]
 
     def last_number(self) -> int:
         """Of the newest record; 0 when there is none."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from books import Decided, Event, OrderChanged, Overtook, Preferred, Switched
+from books import Decided, Event, OrderChanged, Overtook, Preferred, Switched, Valued
 from codec import to_text
 from csv_logger import signal_row, trade_row
 from history import Execution, History, Wanted
@@ -205,9 +206,10 @@ class Journal:
         return found[0] if found else (0, "")
 
     def replay(self, after: int = 0) -> Iterator[Event]:
-        """Every event after that number which changes the books, in order: no refusals, no duplicates."""
+        """Every event after that number which changes the books, in order: no refusals, no repeats, no looks."""
         rows = self._writer.execute(
-            "SELECT kind, body FROM events WHERE seq > ? AND (kind != 'decided' OR decision = 'ACCEPTED') ORDER BY seq",
+            "SELECT kind, body FROM events WHERE seq > ? AND kind != 'valued' AND (kind != 'decided'"
+            " OR decision = 'ACCEPTED') ORDER BY seq",
             (after,),
         )
         try:
@@ -376,7 +378,7 @@ def _columns(event: Event) -> tuple[str | None, ...]:
         return at, "order", None, None, _thread(order), order.symbol, order.strategy, None, broker, status, body
     if isinstance(event, Overtook):
         return at, "overtook", None, None, None, event.symbol, None, None, None, None, body
-    kind = "preferred" if isinstance(event, Preferred) else "switched"
+    kind = "preferred" if isinstance(event, Preferred) else "valued" if isinstance(event, Valued) else "switched"
     return at, kind, *(None,) * 8, body
 
 
@@ -401,13 +403,15 @@ def _deserves_a_row(order: Order) -> bool:
     return order.status not in UNSETTLED or order.status is OrderStatus.UNKNOWN
 
 
+KINDS: Mapping[str, Callable[[str], Event]] = {
+    "decided": partial(opened, Decided),
+    "order": partial(opened, OrderChanged),
+    "switched": partial(opened, Switched),
+    "preferred": partial(opened, Preferred),
+    "overtook": partial(opened, Overtook),
+    "valued": partial(opened, Valued),
+}
+
+
 def _event(kind: str, body: str) -> Event:
-    if kind == "decided":
-        return opened(Decided, body)
-    if kind == "order":
-        return opened(OrderChanged, body)
-    if kind == "preferred":
-        return opened(Preferred, body)
-    if kind == "overtook":
-        return opened(Overtook, body)
-    return opened(Switched, body)
+    return KINDS[kind](body)

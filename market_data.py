@@ -138,6 +138,19 @@ class MarketData:
             return Dated(known.broker.balances(), self._clock())
         return known.balances
 
+    def fresh_balances(self, account: Account) -> Dated[Mapping[str, Balance]] | None:
+        """None where a decision would not use them either."""
+        dated = self.balances(account)
+        return None if _is_stale(dated, self._clock(), BALANCE_MAX_AGE) else dated
+
+    def fresh_price(self, instrument: Instrument) -> Decimal | None:
+        """As `fresh_balances`. On paper the last price that an alert carried is the price there is."""
+        known = self._known[instrument.account]
+        if known.broker.is_local:
+            return _price_or_none(known.broker, instrument.symbol)
+        dated = known.prices.get(instrument.symbol)
+        return None if dated is None or _is_stale(dated, self._clock(), PRICE_MAX_AGE) else dated.value
+
     def state(self) -> dict[Account, dict[str, object]]:
         """Per account: connected, what is wrong, its clock too, and the age of what is known, in seconds."""
         now = self._clock()

@@ -48,6 +48,10 @@ class Patience:
     forgotten: float = 60.0  # a resting order that the exchange does not know any more has ended there
     compare: float = 60.0  # between two comparisons of the books with the accounts
     late: tuple[float, ...] = (30.0, 60.0, 300.0, 900.0)  # after "not placed", still look whether it turns up
+    worth_first: float = 0.0  # after recovery, before the first look at what the accounts are worth
+    worth_gap: float = 60.0  # between two such looks, however much is traded
+    worth_every: float = 3600.0  # when nothing is traded
+    worth_sure: float = 5.0  # so long nothing must turn out to have been executed meanwhile
     second_look: float = 2.0  # before what the accounts lack is believed
     guard_give_up: float = 10.0  # so long a position may lack the protection it asked for, then it is closed
     guard_again: float = 30.0  # when that failed, too

@@ -14,6 +14,7 @@ from decimal import Decimal
 from sys import intern
 from typing import TypeVar
 
+from books import Valued
 from checks import DOLLARS
 from history import Wanted
 from models import ZERO, Fee, Order, OrderStatus, OrderType, Side
@@ -217,6 +218,24 @@ def figures(facts: Sequence[Facts], currency: str) -> Figures:
         exit_slippage=_slippage(one.slippage_bps for one in facts if not one.is_entry),
         median_latency_ms=_median([one.latency_ms for one in facts if one.latency_ms is not None]),
     )
+
+
+def equity_of(looks: Iterable[Valued], brokers: Collection[str]) -> list[EquityPoint]:
+    """All accounts of these brokers together, at every look at one of them; the others as they were seen last."""
+    last: dict[tuple[str, str], Decimal] = {}
+    points: list[EquityPoint] = []
+    for look in looks:
+        seen = {(one.broker, one.market.value): one.equity for one in look.worths if one.broker in brokers}
+        if seen:
+            last |= seen
+            points.append(EquityPoint(look.at, sum(last.values(), ZERO)))
+    return points
+
+
+def thinned(points: Sequence[EquityPoint], most: int) -> Sequence[EquityPoint]:
+    """About `most` of them, evenly, and the last one: for a picture."""
+    step = -(-len(points) // most)
+    return points if step <= 1 else [*points[: len(points) - 1 : step], points[-1]]
 
 
 def max_drawdown(pnls: Iterable[Decimal]) -> Decimal:

@@ -31,6 +31,8 @@ class Position:
     leverage: Decimal = Decimal(1)
     opened_at: datetime | None = None  # when its first entry was decided
     protection: Protection | None = None  # where it is to be closed
+    # Of `cost`, what the entries of what is held paid in fees; there is no need of it to trade.
+    fees_in_cost: Decimal = field(default=ZERO, compare=False, repr=False)
     # How many of the lots are more than dust; carried along, as counting them anew is too slow for an alert's way.
     counted: int | None = field(default=None, compare=False, repr=False)
 
@@ -88,6 +90,10 @@ class Position:
         """The same position under the exchange's present rules, which may call other lots dust."""
         return self if rules is self.rules or rules == self.rules else replace(self, rules=rules, counted=None)
 
+    def gain_in_price(self, price: Decimal) -> Decimal:
+        """As `unrealized_pnl`, without the fees of the entries, which the wallet has paid already."""
+        return self.unrealized_pnl(price) + self.fees_in_cost
+
     def unrealized_pnl(self, price: Decimal) -> Decimal:
         gained = self.quantity * price - self.cost
         return -gained if self.is_short else gained
@@ -135,6 +141,7 @@ def _after_opening(position: Position, trade: Trade) -> Position:
         is_short=is_short,
         quantity=position.quantity + received,
         cost=position.cost + trade.quote + (-fee if is_short else fee),
+        fees_in_cost=position.fees_in_cost + fee,
         lots=(*kept.lots[:-1], lot) if grows else (*kept.lots, lot),
         counted=kept._lots_above_dust() + (lot >= smallest) - (grows and before >= smallest),
         last_price=_price(trade) or position.last_price,
@@ -156,6 +163,7 @@ def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]
         is_short=position.is_short and quantity > 0,
         quantity=quantity,
         cost=position.cost - cost_of_ours if quantity else ZERO,
+        fees_in_cost=position.fees_in_cost * quantity / position.quantity,
         lots=_without_oldest(position.lots, ours) if quantity else (),
         counted=None,
         realized_pnl=position.realized_pnl + realized,

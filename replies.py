@@ -16,11 +16,12 @@ from case import Limits
 from checks import DOLLARS
 from history import Execution
 from models import ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
-from performance import Part, Performance
+from performance import Part, Performance, thinned
 from portfolio import Position
 from risk import Preview
 from trader import Answer
 
+MAX_POINTS = 2_000  # of a curve: more than a screen is wide
 PLACED = frozenset(OrderStatus) - {OrderStatus.REJECTED, OrderStatus.NOT_PLACED}
 
 
@@ -246,7 +247,7 @@ def performance_view(found: Performance) -> dict[str, Any]:
             {"date": day.date.isoformat(), "realized_pnl": day.realized_pnl, "trades": day.trades}
             for day in found.daily
         ],
-        "equity": found.equity,
+        "equity": thinned(found.equity, MAX_POINTS),
     }
 
 
@@ -274,7 +275,7 @@ def account_view(
 ) -> dict[str, Any]:
     """`equity_usdt`: free and locked dollars plus what is held at the last price; None while something is unknown."""
     worth = [_worth(p) for p in positions]
-    cash = None if balances is None else sum((b.free + b.locked for a, b in balances.items() if a in DOLLARS), ZERO)
+    cash = None if balances is None else sum((b.total for a, b in balances.items() if a in DOLLARS), ZERO)
     known = cash is not None and None not in worth
     return {
         "broker": broker,

@@ -22,6 +22,8 @@ from books import (
     Overtook,
     Preferred,
     Switched,
+    Valued,
+    Worth,
     advanced,
     fold,
     missed_before,
@@ -273,6 +275,10 @@ class RiskEngine:
             return [event], None
 
         self._ledger.run(step)
+
+    def value(self, worths: Sequence[Worth], now: datetime) -> None:
+        """Puts on the record what accounts are worth. Raises JournalError."""
+        self._ledger.run(lambda books: ([Valued(tuple(worths), now)], None))
 
     def probe(self) -> None:
         """Raises JournalError while the journal cannot be written."""

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from books import Valued
 from history import History, Wanted
-from performance import Facts, Performance, facts_of, performance
+from performance import Facts, Performance, equity_of, facts_of, performance
 from seals import JournalError
 
 log = logging.getLogger("gatehouse.trade_history")
@@ -26,6 +27,7 @@ class TradeHistory:
     def __init__(self, history: History) -> None:
         self._history = history
         self._facts: dict[str, Facts] = {}
+        self._worths: list[Valued] = []
         self._until = 0  # the number of the last record that was read
         self._last: tuple[object, Performance | None] = (None, None)
         self._lock = threading.Lock()
@@ -36,10 +38,11 @@ class TradeHistory:
         self.catch_up()
         with self._lock:
             asked, facts = (self._until, wanted, tuple(brokers)), list(self._facts.values())
+            equity = equity_of(self._worths, brokers)
         # A page asks again and again, and mostly nothing has happened.
         last_asked, answer = self._last
         if answer is None or asked != last_asked:
-            answer = performance(facts, (), wanted, brokers)
+            answer = performance(facts, equity, wanted, brokers)
             self._last = (asked, answer)
         return answer
 
@@ -73,5 +76,6 @@ class TradeHistory:
             facts = facts_of(change.order, change.at, alert_price, self._facts.get(identity))
             if facts is not None:
                 self._facts[identity] = facts
+        self._worths += self._history.valuations(self._until, until)
         self._until = until
         return True
