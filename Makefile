@@ -1,5 +1,6 @@
 # make run    start the daemon            make test   run the tests (ARGS="-k words" chooses)
 # make lint   style and types             make bench  measure speed and memory beside a floor
+# make guess-times  does the time of a 401 tell how near a guessed secret came?
 # make faults every fault of the matrix, then KILLS=1000 times kill -9
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
 # make disk-faults fail every single call on the disk, and cut the power after each (needs strace; some three minutes)
@@ -12,7 +13,7 @@ VENV := .venv
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: run test lint bench faults sheets disk-faults screenshots pins clean
+.PHONY: run test lint bench guess-times faults sheets disk-faults screenshots pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
@@ -33,6 +34,9 @@ disk-faults: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+guess-times: $(VENV)/.run
+	@$(VENV)/bin/python bench/guess_times.py
 
 faults: $(VENV)/.dev
 	@PYTHONPATH=.:tests $(VENV)/bin/python tests/faults/run_faults.py --kills $(KILLS) $(ARGS)

@@ -96,6 +96,20 @@ WRONG: dict[str, tuple[str, bytes, list[bytes]]] = {
     "half a character": ("/webhook", alert_text(secret="\ud800" * 20), []),
     "its beginning": ("/webhook", alert_text(secret=SECRET[:-1]), []),
     "one character more": ("/webhook", alert_text(secret=SECRET + "x"), []),
+    "as long": ("/webhook", alert_text(secret="x" * len(SECRET)), []),
+    "its beginning, as bearer": (
+        "/webhook",
+        json.dumps(BUY).encode(),
+        [f"Authorization: Bearer {SECRET[:-1]}".encode()],
+    ),
+    "all but its last character, as bearer": (
+        "/webhook",
+        json.dumps(BUY).encode(),
+        [f"Authorization: Bearer {SECRET[:-1]}x".encode()],
+    ),
+    "its beginning, in the path": (f"/webhook/{SECRET[:-1]}", json.dumps(BUY).encode(), []),
+    "all but its last character, in the path": (f"/webhook/{SECRET[:-1]}x", json.dumps(BUY).encode(), []),
+    "half in the path, half in the body": (f"/webhook/{SECRET[:9]}", alert_text(secret=SECRET[9:]), []),
     "upper case": ("/webhook", alert_text(secret=SECRET.upper()), []),
     "very long": ("/webhook", alert_text(secret="x" * 9_000), []),
     "in a field of no secret": ("/webhook", alert_text(secret="wrong", comment=SECRET), []),
@@ -128,6 +142,24 @@ def test_every_wrong_secret_gets_the_very_same_bytes_and_leaves_no_row(paper: Da
     }
     assert paper.post(**BUY)["decision"] == "ACCEPTED"
     assert [row["Decision"] for row in paper.signals()] == ["ACCEPTED"]
+
+
+GUESSES = [[], *([f"Authorization: Bearer {guess}"] for guess in (SECRET[:-1], f"{SECRET[:-1]}x", "x" * len(SECRET)))]
+
+
+def test_every_door_answers_every_guess_with_the_very_same_bytes(paper: Daemon) -> None:
+    """Neither the route nor how near a guess came shows: status, headers and body are those of an alert's 401."""
+    doors = [(method, path, guess) for method, path in [("POST", "/webhook"), *OWNERS] for guess in GUESSES]
+
+    def ask(door: tuple[str, str, list[str]]) -> bytes:
+        method, path, guess = door
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", "Content-Length: 0", *guess, "", ""]
+        return raw_reply(paper, "\r\n".join(lines).encode())
+
+    with ThreadPoolExecutor(len(doors)) as threads:
+        replies = list(threads.map(ask, doors))
+    assert status_of(replies[0]) == 401
+    assert {door: reply for door, reply in zip(map(str, doors), replies, strict=True) if reply != replies[0]} == {}
 
 
 def test_who_knows_the_secret_is_never_slowed_by_those_who_guess(paper: Daemon) -> None:

@@ -11,8 +11,12 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from builders import LIMITS
 from fault_stage import REPLY_SECONDS, Stage
 from harness import eventually, full_disk, locked
+
+from journal import Journal, JournalError
+from risk import RiskEngine
 
 
 def logs(stage: Stage) -> Path:
@@ -121,7 +125,7 @@ def corrupt_journal(stage: Stage) -> None:
     shutil.copytree(logs(stage), kept)
     before = [stage.daemon.journal_rows(file) for file in ("signals", "trades")]
     in_use = [offset for offset in range(len(whole)) if whole[offset]]
-    count = stage.times(8, 60)
+    count = stage.times(20, 60)
     for number in range(count):
         offset = in_use[number * (len(in_use) - 1) // (count - 1)]
         stage.faults += 1
@@ -130,9 +134,10 @@ def corrupt_journal(stage: Stage) -> None:
             damaged[offset] ^= 0x01  # as small as it gets: another digit
         else:
             damaged[offset : offset + 16] = bytes(byte ^ 0x55 for byte in damaged[offset : offset + 16])
-        shutil.rmtree(logs(stage))
-        shutil.copytree(kept, logs(stage))
-        path.write_bytes(damaged)
+        # Every place in the short form, too; there the process is only started where the journal itself lets it.
+        if not stage.full and number % 5 and not can_be_read(damaged, kept, logs(stage)):
+            continue
+        put_back(damaged, kept, logs(stage))
         said = len(stage.daemon.log())
         stage.daemon.start(wait=False)
         eventually(lambda: not stage.daemon.is_alive() or stage.daemon.is_healthy(), 10, stage.daemon.log)
@@ -144,6 +149,22 @@ def corrupt_journal(stage: Stage) -> None:
         stage.assert_counts(4)
     shutil.rmtree(logs(stage))
     kept.rename(logs(stage))
+
+
+def put_back(journal: bytes | bytearray, kept: Path, logs: Path) -> None:
+    shutil.rmtree(logs)
+    shutil.copytree(kept, logs)
+    (logs / "journal.db").write_bytes(journal)
+
+
+def can_be_read(journal: bytes | bytearray, kept: Path, logs: Path) -> bool:
+    """As a start does it; one that does not end in a JournalError would be no refusal."""
+    put_back(journal, kept, logs)
+    try:
+        RiskEngine(Journal(logs / "journal.db"), LIMITS)
+    except JournalError:
+        return False
+    return True
 
 
 def assert_all_is_there(stage: Stage, before: list[list[str]], offset: int) -> None:
