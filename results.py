@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
 
 from performance import Figures, Part, Performance, Slippage
 from templating import NOTHING, gain, money, plain, signed, took
@@ -20,7 +23,7 @@ class Column(NamedTuple):
 
 
 def _percent(value: Any) -> str:
-    return NOTHING if value is None else f"{plain(value)} %"
+    return NOTHING if value is None else f"{plain(round(value, 2))} %"
 
 
 def _basis_points(slippage: Slippage) -> str:
@@ -28,7 +31,12 @@ def _basis_points(slippage: Slippage) -> str:
 
 
 def _fees(figures: Figures) -> str:
-    return " + ".join([money(figures.fees), *(f"{plain(fee.amount)} {fee.asset}" for fee in figures.other_fees)])
+    others = (Markup("<br><small>{} {}</small>").format(plain(fee.amount), fee.asset) for fee in figures.other_fees)
+    return Markup("").join([escape(money(figures.fees)), *others])
+
+
+def _ratio(value: Decimal | None) -> str:
+    return NOTHING if value is None else plain(round(value, 2))
 
 
 def _milliseconds(value: float | None) -> str:
@@ -38,11 +46,11 @@ def _milliseconds(value: float | None) -> str:
 PNL = Column("Realised P&L", "of all closed trades, after fees in base or quote", lambda f: gain(f.realized_pnl))
 TRADES = Column("Closed trades", "orders that closed something", lambda f: str(f.trades))
 WIN_RATE = Column("Win rate", "trades with a profit, of all", lambda f: _percent(f.win_rate_percent))
-PROFIT_FACTOR = Column("Profit factor", "what wins brought over what losses took", lambda f: plain(f.profit_factor))
+PROFIT_FACTOR = Column("Profit factor", "what wins brought over what losses took", lambda f: _ratio(f.profit_factor))
 AVERAGE_WIN = Column("Average win", "of trades with a profit", lambda f: gain(f.average_win))
 AVERAGE_LOSS = Column("Average loss", "of trades with a loss", lambda f: gain(f.average_loss))
 DRAWDOWN = Column("Max drawdown", "deepest fall of the summed P&L below its peak", lambda f: money(f.max_drawdown))
-SHARPE = Column("Sharpe", "of daily P&L in money, times √365; days without trades count 0", lambda f: plain(f.sharpe))
+SHARPE = Column("Sharpe", "of daily P&L in money, times √365; days without trades count 0", lambda f: _ratio(f.sharpe))
 FEES = Column("Fees", "paid; other coins apart", _fees)
 ENTRY = Column("Slippage in", "median against the alert's price; + is worse", lambda f: _basis_points(f.entry_slippage))
 EXIT = Column("Slippage out", "median against the alert's price; + is worse", lambda f: _basis_points(f.exit_slippage))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from test_page import CHROMIUM
 
 FOLDER = ROOT / "docs" / "screenshots"
+WEBHOOK = "7c1d0e94b35a4f628e0b"
 DAYS = 30
 DAY_SECONDS = 86_400
 MARKETS = {"BTCUSDT": 43_000.0, "ETHUSDT": 2_500.0, "SOLUSDT": 150.0}
@@ -25,6 +28,10 @@ PAGES = {
     "test": "/test",
     "settings": "/ui/settings",
 }
+
+
+def say(daemon: Daemon, **alert: Any) -> None:
+    daemon.post_raw(json.dumps({"secret": WEBHOOK, **alert}).encode())
 
 
 def a_month(daemon: Daemon, chance: random.Random) -> None:
@@ -40,15 +47,17 @@ def a_month(daemon: Daemon, chance: random.Random) -> None:
                 "timeframe": "1h",
                 "confidence": chance.randint(40, 95),
             }
-            daemon.post(**alert | {"side": "buy", "price": round(price, 2)})
+            say(daemon, **alert | {"side": "buy", "price": round(price, 2)})
             prices[symbol] = price = price * chance.uniform(0.985, 1.018)
             daemon.move_clock(-day * DAY_SECONDS + hour * 900 + 600)
-            daemon.post(**alert | {"side": "sell", "price": round(price, 2), "confidence": 90})
+            say(daemon, **alert | {"side": "sell", "price": round(price, 2), "confidence": 90})
+        # Long enough for a look at what the account is worth.
+        time.sleep(1)
     daemon.move_clock(0)
-    daemon.post(symbol="BTCUSDT", side="perhaps")
+    say(daemon, symbol="BTCUSDT", side="perhaps")
     for symbol, price in prices.items():
-        daemon.post(symbol=symbol, side="buy", price=round(price, 2), strategy="trend", sl="2%", tp="5%", confidence=80)
-    daemon.post(symbol="BTCUSDT", side="buy", price=round(prices["BTCUSDT"], 2), strategy="trend", confidence=75)
+        say(daemon, symbol=symbol, side="buy", price=round(price, 2), strategy="trend", sl="2%", tp="5%", confidence=80)
+    say(daemon, symbol="BTCUSDT", side="buy", price=round(prices["BTCUSDT"], 2), strategy="trend", confidence=75)
 
 
 def look(chromium: Browser, daemon: Daemon) -> None:
@@ -81,8 +90,10 @@ def main() -> int:
     nursery = Nursery()
     with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
         daemon = Daemon(
-            nursery, Path(made), dashboard_password=PASSWORD, max_trades_per_day=20, max_risk_per_trade=200,
+            nursery, Path(made), dashboard_password=PASSWORD, webhook_secret_key=WEBHOOK, max_risk_per_trade=200,
+            max_trades_per_day=20,
             trade_amount_usdt=200, cooldown_seconds=1, max_open_trades=5, max_daily_loss_usdt=50,
+            test_patience={"worth_first": 0, "worth_gap": 0.1, "worth_sure": 0},
         )  # fmt: skip
         daemon.move_clock(-DAYS * DAY_SECONDS)
         daemon.start()

@@ -83,6 +83,7 @@ def busy(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         cooldown_seconds=0,
         max_open_trades=50,
         max_trades_per_day=100,
+        test_patience={"worth_first": 0, "worth_gap": 0.2, "worth_sure": 0.1},
     ).start()
     daemon.post(**BUY)
     daemon.post(symbol="ETHUSDT", side="buy", price=2500, strategy="breakout")
