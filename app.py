@@ -88,6 +88,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/close-all", "POST", Door.close_all)
     route("/logs/signals.csv", "GET", Door.download)
     route("/logs/trades.csv", "GET", Door.download)
+    route("/logs/signals.xlsx", "GET", Door.download)
+    route("/logs/trades.xlsx", "GET", Door.download)
     return app
 
 
