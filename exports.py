@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
-from csv_logger import BOM, SIGNALS_COLUMNS, TRADES_COLUMNS, signal_row, trade_row
+import workbook
+from csv_logger import BOM, signal_row, trade_row
 from history import Execution, History, Numbered, Wanted
 from models import OrderStatus
-from workbook import MAX_ROWS, workbook
+from workbook import MAX_ROWS
 
 T = TypeVar("T")
 
-COLUMNS = {"signals": SIGNALS_COLUMNS, "trades": TRADES_COLUMNS}
 # Some three milliseconds of work, then the alerts have the interpreter to themselves for two.
 RECORDS_AT_ONCE = 50
+WORKBOOK_SECONDS = 300.0
 REST_SECONDS = 0.002
 
 
@@ -29,8 +33,20 @@ def exported(history: History, name: str, wanted: Wanted) -> bytes:
     rows = signals if kind == "signals" else trades
     lines = list(islice(rows(history, wanted), MAX_ROWS))[::-1]
     if ending == "xlsx":
-        return workbook(kind, COLUMNS[kind], lines, lambda: time.sleep(REST_SECONDS))
-    return (BOM + ",".join(COLUMNS[kind]) + "\r\n" + "".join(lines)).encode()
+        return _made_beside(kind, lines)
+    return (BOM + ",".join(workbook.COLUMNS[kind]) + "\r\n" + "".join(lines)).encode()
+
+
+def _made_beside(kind: str, lines: Sequence[str]) -> bytes:
+    """By a process of its own: the library needs seconds for thousands of rows, and the interpreter is the alerts'.
+
+    Raises CalledProcessError and TimeoutExpired.
+    """
+    command = [sys.executable, str(Path(workbook.__file__)), kind]
+    made = subprocess.run(
+        command, input="".join(lines).encode(), capture_output=True, check=True, env={}, timeout=WORKBOOK_SECONDS
+    )
+    return made.stdout
 
 
 def signals(history: History, wanted: Wanted) -> Iterator[str]:
