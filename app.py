@@ -99,6 +99,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
     route("/notifications/test", "POST", Door.test_notifications)
     route("/logs/signals.csv", "GET", Door.download)
     route("/logs/trades.csv", "GET", Door.download)
+    route("/logs/signals.xlsx", "GET", Door.download)
+    route("/logs/trades.xlsx", "GET", Door.download)
     add_pages(app)
     return app
 

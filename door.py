@@ -6,19 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request, Response
 
 import replies
 from alert_words import squeeze
 from config import Settings
+from exports import exported
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from history import Wanted
 from journal import JournalError
 from login import Login
 from metrics import CONTENT_TYPE
-from models import ZERO, Account, Signal
+from models import ZERO, Account, Decision, OrderStatus, Signal
 from notifier import Look
 from performance import Performance
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
@@ -32,6 +34,8 @@ from wiring import Gatehouse
 
 log = logging.getLogger("gatehouse")
 log_of_strangers = logging.getLogger("gatehouse.strangers")
+
+Word = TypeVar("Word", bound=StrEnum)
 
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
 REPLY_SECONDS = 2.1
@@ -47,6 +51,7 @@ LONGEST_NAME = 40
 LIKE_DRY_RUN = frozenset(
     ("dry", "dryrun", "isdryrun", "test", "istest", "testing", "testmode", "simulate", "simulation", "preview")
 )
+MEDIA_TYPES = {".csv": "text/csv", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
 
 
 class Door:
@@ -62,6 +67,7 @@ class Door:
         self.login = Login(gate.settings, gate.sessions, self._address, show_link, gate.metrics.refused)
         self._brake = Brake()
         self._slowed = 0
+        self._exporting = asyncio.Lock()
 
     # --- the alert --------------------------------------------------------------------------------------------------
 
@@ -284,14 +290,23 @@ class Door:
         return await asyncio.to_thread(self.trades.performance, wanted, brokers), brokers
 
     async def download(self, request: Request) -> Response:
+        """The CSV file itself; of chosen records, and for a workbook, what the journal has."""
         await self._owner_only(request)
-        name = request.url.path.rsplit("/", 1)[-1]
+        name, wanted = request.url.path.rsplit("/", 1)[-1], _wanted(request.query_params)
+        if name.endswith(".csv") and wanted == Wanted():
+            content = await self._whole_file(name)
+        else:
+            # One at a time: each is seconds of work, and of memory, beside the alerts.
+            async with self._exporting:
+                content = await asyncio.to_thread(exported, self.gate.journal.history, name, wanted)
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type=MEDIA_TYPES[name[-4:]], headers=HEADERS | disposition)
+
+    async def _whole_file(self, name: str) -> bytes:
         try:
-            content = await asyncio.to_thread((self.gate.settings.log_dir / name).read_bytes)
+            return await asyncio.to_thread((self.gate.settings.log_dir / name).read_bytes)
         except OSError as exc:
             raise BadRequest(503, f"{name} cannot be read: {exc.strerror}") from exc
-        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(content, media_type="text/csv", headers=HEADERS | disposition)
 
     # --- preferences ------------------------------------------------------------------------------------------------
 
@@ -455,6 +470,27 @@ def _moment(name: str, text: str | None) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise BadRequest(400, f"{name} must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
+
+
+def _wanted(query: Mapping[str, str]) -> Wanted:
+    """Fields of a form that were left empty choose nothing."""
+    return Wanted(
+        symbol=query.get("symbol") or None,
+        strategy=query.get("strategy") or None,
+        decision=_one_of("decision", query.get("decision"), Decision),
+        check=query.get("check") or None,
+        broker=query.get("broker") or None,
+        status=_one_of("status", query.get("status"), OrderStatus),
+        since=_moment("since", query.get("since") or None),
+        until=_moment("until", query.get("until") or None),
+    )
+
+
+def _one_of(name: str, text: str | None, words: type[Word]) -> Word | None:
+    try:
+        return words(text.upper()) if text else None
+    except ValueError as exc:
+        raise BadRequest(400, f"{name} must be one of {', '.join(words)}") from exc
 
 
 def _most_real(settings: Settings) -> tuple[str, ...]:
