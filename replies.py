@@ -151,7 +151,8 @@ def signal_view(signal: Signal, broker: str) -> dict[str, Any]:
 
 def dry_run_invalid(reason: str, field: str) -> dict[str, Any]:
     """Of an alert that is not understood. Nothing is on the record: a dry run leaves none."""
-    return {"dry_run": True, "decision": Decision.INVALID, "field": field, "check": field} | _said(reason, False)
+    named = {"field": field, "check": field}
+    return {"success": False, "dry_run": True, "decision": Decision.INVALID} | named | _said(reason, False)
 
 
 def dry_run_reply(signal: Signal, broker: str, preview: Preview) -> dict[str, Any]:
