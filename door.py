@@ -43,9 +43,14 @@ class Door:
         return await self._take(body, fields, received_at, give_up_at, is_dry_run=is_dry_run, unclear=unclear)
 
     async def owners_alert(self, text: bytes, *, is_dry_run: bool) -> Response:
-        """An alert that the owner wrote on the page: as if TradingView had sent it."""
+        """An alert that the owner wrote on the page: as if TradingView had sent it.
+
+        But for one that is tried only and not understood: it has its answer on the page, and no row.
+        """
         give_up_at = asyncio.get_running_loop().time() + REPLY_SECONDS
-        return await self._take(text, json_fields(text), self._gate.clock(), give_up_at, is_dry_run=is_dry_run)
+        return await self._take(
+            text, json_fields(text), self._gate.clock(), give_up_at, is_dry_run=is_dry_run, by_hand=True
+        )
 
     async def _take(
         self,
@@ -55,6 +60,7 @@ class Door:
         give_up_at: float,
         *,
         is_dry_run: bool,
+        by_hand: bool = False,
         unclear: AlertError | None = None,
     ) -> Response:
         key = alert_key(body, self._gate.secret)
@@ -63,7 +69,7 @@ class Door:
                 raise unclear
             alert = self._alert(parse_alert(body, self._gate.secret, fields), key, received_at)
         except AlertError as exc:
-            if is_dry_run:
+            if is_dry_run and by_hand:
                 return json_reply(400, replies.dry_run_invalid(str(exc), exc.field))
             return await self._invalid(key, exc, received_at)
         if is_dry_run:
