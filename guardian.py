@@ -33,6 +33,9 @@ class Hands(Protocol):
     async def close(self, instrument: Instrument, why: str) -> None: ...
     def holds(self, instrument: Instrument) -> bool: ...
 
+    async def is_gone(self, instrument: Instrument) -> bool:
+        """Whether somebody has closed it at the exchange: asked there, and known to the books from then on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waits:
@@ -90,6 +93,8 @@ class Guardian:
                 refused = any(order.status is OrderStatus.REJECTED for order in settled)
                 # That a lost request never arrived takes long to prove: that alone is no reason to close.
                 if refused or (tries > 1 and loop.time() - unprotected_since >= self._waits.give_up):
+                    if await self._hands.is_gone(instrument):
+                        continue
                     await self._hands.close(instrument, why)
                     await self._while_held(instrument, again)
                     again, unprotected_since = min(again * 2, self._waits.longest_again), loop.time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,6 +97,7 @@ class Trader:
         hands = _Hands(self)
         self._reconciler = Reconciler(engine, brokers, hands, clock, self.patience.second_look)
         self._guardian = Guardian(hands, workers.spawn, waits)
+        self._lost_protection = Counter[Account]()  # whose end nobody has looked into yet
 
     # --- alerts ---------------------------------------------------------------------------------------------------
 
@@ -169,6 +170,7 @@ class Trader:
 
     def _order_changed(self, order: Order) -> None:
         if order.is_protection and order.has_ended and order.status is not OrderStatus.FILLED:
+            self._lost_protection[order.account] += 1
             self._workers.spawn(self._after_lost_protection(order))
             return
         self._guardian.look_soon(order.instrument)
@@ -178,7 +180,10 @@ class Trader:
 
     async def _after_lost_protection(self, order: Order) -> None:
         """It may have ended because somebody closed the position: then there is nothing to protect any more."""
-        await self._reconciler.take_over_missing(order.account)
+        try:
+            await self._reconciler.take_over_missing(order.account)
+        finally:
+            self._lost_protection[order.account] -= 1
         self._guardian.look_soon(order.instrument)
 
     async def _life(self, alert: Alert, ticket: Ticket) -> None:
@@ -465,6 +470,8 @@ class _Hands:
         trader = self._trader
         if instrument.account not in trader.brokers:
             return Guard()  # its keys were taken away
+        if trader._lost_protection[instrument.account]:
+            return Guard(waits=True)  # until it is known whether there is still something to protect
         return await trader._workers.on_thread(
             trader.engine.guard, instrument, trader.market.rules(instrument), trader._clock()
         )
@@ -513,6 +520,10 @@ class _Hands:
 
     def holds(self, instrument: Instrument) -> bool:
         return self._trader.engine.books.held(instrument) != 0
+
+    async def is_gone(self, instrument: Instrument) -> bool:
+        await self._trader._reconciler.take_over_missing(instrument.account)
+        return not self.holds(instrument)
 
     async def close(self, instrument: Instrument, why: str) -> None:
         trader = self._trader

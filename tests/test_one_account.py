@@ -367,12 +367,14 @@ STOP = replace(an_exit_order(), type=OrderType.STOP, leg="stop_loss", stop_price
 class EndsAtOnce:
     """Every protective order is taken and has expired before anybody looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_there: bool = True) -> None:
         self.sent_at: list[float] = []
         self.closed: list[tuple[Instrument, str]] = []
+        self._is_there = is_there
+        self._was_asked = False
 
     async def look(self, instrument: Instrument) -> Guard:
-        return Guard() if self.closed else Guard(place=(STOP,))
+        return Guard(place=(STOP,)) if self.holds(instrument) else Guard()
 
     async def hand_over(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         self.sent_at.append(time.monotonic())
@@ -395,7 +397,27 @@ class EndsAtOnce:
         self.closed.append((instrument, why))
 
     def holds(self, instrument: Instrument) -> bool:
-        return not self.closed
+        return not self.closed and (self._is_there or not self._was_asked)
+
+    async def is_gone(self, instrument: Instrument) -> bool:
+        self._was_asked = True
+        return not self._is_there
+
+
+def test_what_somebody_closed_meanwhile_is_not_closed_for_want_of_protection() -> None:
+    hands = EndsAtOnce(is_there=False)
+
+    async def guarded() -> None:
+        tasks: list[asyncio.Task[None]] = []
+        guardian = Guardian(
+            hands, lambda work: tasks.append(asyncio.ensure_future(work)), Waits(resend=0.01, give_up=0.02)
+        )
+        guardian.look_soon(at(SYMBOL))
+        await asyncio.wait_for(asyncio.gather(*tasks), 3)
+
+    asyncio.run(guarded())
+    assert hands.sent_at
+    assert hands.closed == []
 
 
 def test_protection_that_ends_at_once_is_placed_again_after_a_pause_and_then_the_position_is_closed() -> None:
