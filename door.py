@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 
 import replies
+from config import MARKET_SETTINGS
 from guard import Brake, SecretGuard, address_is_allowed, client_address
 from journal import JournalError
 from login import Login
@@ -85,7 +86,8 @@ class Door:
         if account not in on:
             names = dict.fromkeys(known.broker for known in on)
             if broker in names:
-                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see BINANCE_MARKET"
+                setting = MARKET_SETTINGS.get(broker, "BINANCE_MARKET")
+                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see {setting}"
             else:
                 no_broker = f"Broker not configured: {broker}; configured: {', '.join(names)}"
         return Alert(signal, key, account, received_at, broker_problem=no_broker, market_problem=no_market)

@@ -64,6 +64,7 @@ class Fault:
     msg: str = ""
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    order_type: str = ""  # only orders of this type
 
 
 @dataclass(slots=True)
@@ -253,6 +254,8 @@ class FakeBingx:
         pairs = [part.partition("=") for part in request.query.split("&") if part]
         params = {name: unquote(value) for name, _, value in pairs}
         call = Call(request.method, request.path, params, request.headers, request.query)
+        with self._lock:
+            self.calls.append(call)
         fault = self._fault_for(call)
         time.sleep(self.options.engine_seconds)
         if fault and fault.kind == "delay" and not fault.executed:
@@ -260,8 +263,6 @@ class FakeBingx:
         body = None if fault and not fault.executed and fault.kind != "delay" else self._answer(request, call)
         if body is None or (fault and fault.kind == "other_order"):
             body = self._made_up(fault, call) if fault else b""
-        with self._lock:
-            self.calls.append(call)
         if fault is None:
             return connection.send(Reply(200, body).encode())
         return self._trouble(fault, body, connection)
@@ -269,7 +270,8 @@ class FakeBingx:
     def _fault_for(self, call: Call) -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and fnmatchcase(f"{call.method} {call.path}", fault.where):
+                fits = fnmatchcase(f"{call.method} {call.path}", fault.where)
+                if fault.times > 0 and fits and fault.order_type in ("", call.params.get("type")):
                     fault.times -= 1
                     call.fault = fault.kind
                     return fault

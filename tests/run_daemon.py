@@ -22,6 +22,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app
+import bingx_client
+import bingx_link
+import bingx_spot
 import csv_logger
 import desk
 import journal
@@ -88,7 +91,7 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 def broker_classes() -> list[Any]:
     remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
-    return [paper_client.PaperClient, *remote]
+    return [paper_client.PaperClient, bingx_client.BingxSwap, bingx_spot.BingxSpot, *remote]
 
 
 def each_broker(wrap: Callable[..., None], name: str, act: Callable[[], None]) -> None:
@@ -176,6 +179,8 @@ def prepare() -> orders.Patience:
     if place:
         TROUBLES[place]()
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
+    if absence:
+        bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
     return orders.Patience(**json.loads(os.environ.get("TEST_PATIENCE", "{}")))
