@@ -22,9 +22,12 @@ from bingx_orders import (
     MOST_ORDERS_LISTED,
     PLAY_MONEY,
     UNUSABLE,
+    BadReply,
     BingxError,
     CannotSend,
     check_is_ours,
+    has_traded,
+    is_only_triggered,
     is_the_one,
     order_in,
     orders_in,
@@ -66,7 +69,7 @@ CONTRACTS_PATH = "/openApi/swap/v2/quote/contracts"
 PRICE_PATH = "/openApi/swap/v1/ticker/price"
 
 # The reply to an order does not say what it got; five questions a second are allowed.
-FILL_PAUSES = (0.0, 0.2, 0.3, 0.5)
+FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
 # Whoever waits for an order gives up after 12 s and proves its absence from then on: it must not leave much later.
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
@@ -216,8 +219,6 @@ class BingxSwap(BingxLink):
             answer = self.look_up(order)
             if isinstance(answer, Found) and (order.type is OrderType.LIMIT or answer.execution.status not in RESTING):
                 return answer.execution
-        if isinstance(answer, Found):
-            return answer.execution
         try:
             row = self._row(order, orderId=taken.exchange_order_id)
             known = swap_execution(row, self._margin_asset)
@@ -253,6 +254,7 @@ class BingxSwap(BingxLink):
         try:
             if order.exchange_order_id:
                 row = self._row(order, orderId=order.exchange_order_id)
+                row = self._triggered_by(row) if is_only_triggered(row) else row
             elif order.type in CONDITIONAL:
                 return self._looked_for(order)
             else:
@@ -264,6 +266,14 @@ class BingxSwap(BingxLink):
             return NoAnswer(str(exc))
         except UNUSABLE as exc:
             return NoAnswer(f"{self.name} sent nothing usable: {exc}")
+
+    def _triggered_by(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed."""
+        mine = str(row["orderId"])
+        for other in self._ended(str(row["symbol"]), int(row["time"])):
+            if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
+                return other
+        raise BadReply("triggered, and what it did is not listed yet")
 
     def _asset_of(self, order: Order) -> str:
         return order.rules.quote_asset or self._margin_asset
@@ -290,7 +300,9 @@ class BingxSwap(BingxLink):
             found = [row for row in ended if is_the_one(order, row, hedge_mode=hedge_mode)]
         if not found:
             return NotFound()
-        return Found(swap_execution(max(found, key=lambda row: int(row["time"])), self._asset_of(order)))
+        newest = max(found, key=lambda row: int(row["time"]))
+        newest = self._triggered_by(newest) if is_only_triggered(newest) else newest
+        return Found(swap_execution(newest, self._asset_of(order)))
 
     def _ended(self, symbol: str, since_ms: int) -> list[Mapping[str, Any]]:
         """Orders of the symbol that were made in the week from then on and have ended."""
@@ -375,14 +387,12 @@ class BingxSwap(BingxLink):
             while start <= now_ms:
                 found |= {str(row["orderId"]): row for row in self._ended(name, start)}
                 start += 7 * DAY_MS
-            traded = [traded_in(row, self._margin_asset) for row in found.values()]
+            traded = [traded_in(row, self._margin_asset) for row in found.values() if has_traded(row)]
         except BingxError as exc:
             raise BrokerError(f"{self.name}: {exc}") from exc
         except UNUSABLE as exc:
             raise BrokerError(f"{self.name} sent no usable orders of {symbol}: {exc!r}") from exc
-        return sorted(
-            (each for each in traded if each.quantity and each.last_at >= since), key=lambda each: each.last_at
-        )
+        return sorted((each for each in traded if each.last_at >= since), key=lambda each: each.last_at)
 
     def open_orders(self) -> Sequence[RestsThere]:
         """Stop and target orders are listed without an id of ours, so that nobody takes them for left over."""

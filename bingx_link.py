@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -50,9 +51,38 @@ ORDER_SECONDS = 9.0
 # https://bingx-api.github.io/docs-v3 Basic Information: "rate-limit the requests and restore after 5 minutes". Each
 # endpoint has its limit by itself, so one that is closed does not keep orders from leaving on another.
 PAUSE_SECONDS = 300.0
+# What the documentation allows one account in a second, endpoint by endpoint; a little more than a second, as some take
+# longer on their way than others.
+PACE_SECONDS = 1.1
+PACE_SPOT, PACE_SWAP, PACE_SETTINGS = 10, 5, 2
+SETTINGS_PATHS = ("/openApi/swap/v2/trade/marginType", "/openApi/swap/v1/positionSide/dual")
+LONGEST_TURN_SECONDS = 4.0
 CLOSED_STATUSES = (418, 429)
 TIME_PATH = "/openApi/swap/v2/server/time"
 FILLED_OR_GONE_CODE = 80018
+
+
+class Pace:
+    """At most so many calls in a second: who comes when they are used up waits for his turn.
+
+    A burst of alerts would otherwise close the endpoint for five minutes, for the ways out, too.
+    """
+
+    def __init__(self, calls: int, began: float) -> None:
+        """`began`: when this process did. The one before it, which crashed, may have used all calls but one."""
+        self._times: deque[float] = deque([0.0] + [began] * (calls - 1), maxlen=calls)
+        self._lock = threading.Lock()
+
+    def wait(self, longest_seconds: float) -> bool:
+        """False, at once, when the turn would come later than that."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._times[0] + PACE_SECONDS)
+            if turn - now > longest_seconds:
+                return False
+            self._times.append(turn)
+        time.sleep(turn - now)
+        return True
 
 
 class Ended(Exception):
@@ -79,6 +109,8 @@ class BingxLink:
         self._key, self._secret = api_key, api_secret
         self._http = Http(api_url or (DEMO_URL if demo else LIVE_URL), hidden=(api_key, api_secret))
         self._quiet_until: dict[str, float] = {}  # by path; "" is all of them
+        self._paces: dict[str, Pace] = {}
+        self._began = time.monotonic()
         self.on_pause: Callable[[float], None] = lambda seconds: None
         self._offset_ms = 0.0
         self._clock_lock = threading.Lock()
@@ -97,7 +129,8 @@ class BingxLink:
 
     def _ask(self, method: str, path: str, **parameters: str) -> Any:
         """A signed request that trades nothing. Raises BingxError for BingX's errors, BrokerError for the rest."""
-        return self._answer_to(method, path, self._signed(parameters))
+        # Signed when its turn has come: what waited for it would be too old.
+        return self._answer_to(method, path, lambda: self._signed(parameters))
 
     def _question(self, path: str, **parameters: str) -> Any:
         """A signed GET, with BingX's errors told as BrokerError, too."""
@@ -109,7 +142,7 @@ class BingxLink:
     def _public(self, path: str, **parameters: str) -> Any:
         """What anyone may ask. Raises UnknownSymbol or another BrokerError."""
         try:
-            return self._answer_to("GET", path, query_of(parameters))
+            return self._answer_to("GET", path, lambda: query_of(parameters))
         except BingxError as exc:
             if NO_SUCH_SYMBOL_TEXT.search(exc.message) and exc.code not in BUSY_CODES and exc.status < 500:
                 raise UnknownSymbol(f"{self.name}: {exc}") from exc
@@ -118,11 +151,13 @@ class BingxLink:
     def _signed(self, parameters: Mapping[str, str]) -> str:
         return query_of({**parameters, "timestamp": str(self._now_ms())}, self._secret)
 
-    def _answer_to(self, method: str, path: str, query: str) -> Any:
+    def _answer_to(self, method: str, path: str, query: Callable[[], str]) -> Any:
         wait = self._quiet_for(path)
         if wait:
             raise BrokerError(f"{self.name} asked for a pause of {wait:.0f} s more")
-        reply = self._send(method, path, query, ASK_SECONDS)
+        if not self._pace_of(method, path).wait(LONGEST_TURN_SECONDS):
+            raise BrokerError(f"{self.name} is asked too much at once")
+        reply = self._send(method, path, query(), ASK_SECONDS)
         if not isinstance(reply, Answered):
             raise BrokerError(f"{self.name} did not answer: {reply.reason}")
         try:
@@ -137,6 +172,10 @@ class BingxLink:
     def _send(self, method: str, path: str, query: str, seconds: float) -> Reply:
         target = f"{path}?{query}" if query else path
         return self._http.ask(method, target, seconds=seconds, headers={"X-BX-APIKEY": self._key})
+
+    def _pace_of(self, method: str, path: str) -> Pace:
+        calls = PACE_SETTINGS if path in SETTINGS_PATHS else PACE_SWAP if "/swap/" in path else PACE_SPOT
+        return self._paces.setdefault(f"{method} {path}", Pace(calls, self._began))
 
     def _every_row(
         self, ask: Callable[[int, int], list[Mapping[str, Any]]], start_ms: int, end_ms: int, most: int
@@ -161,6 +200,8 @@ class BingxLink:
 
     def _hand_over(self, parameters: Mapping[str, str]) -> Any:
         """The order, once: what was answered when it was taken. Raises Ended, or BadReply."""
+        if not self._pace_of("POST", self.order_path).wait(LONGEST_TURN_SECONDS):
+            raise Ended(Refused(f"too many orders at once for {self.name}", never_left=True, retry_after_seconds=1))
         reply = self._send("POST", self.order_path, self._signed(parameters), ORDER_SECONDS)
         if isinstance(reply, NeverSent):
             raise Ended(Refused(f"no connection to {self.name}: {reply.reason}", never_left=True))

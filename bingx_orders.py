@@ -249,6 +249,15 @@ def is_the_one(order: Order, row: Mapping[str, Any], *, hedge_mode: bool) -> boo
     return same_position and order.stop_price is not None and signed(row, "stopPrice") == order.stop_price
 
 
+def has_traded(row: Mapping[str, Any]) -> bool:
+    return unsigned(row, "executedQty") > 0
+
+
+def is_only_triggered(row: Mapping[str, Any]) -> bool:
+    """A stop order that is done and has executed nothing itself: another order did, which names it."""
+    return row.get("type") in CONDITIONAL.values() and row.get("status") == "FILLED" and not has_traded(row)
+
+
 def status_in(row: Mapping[str, Any]) -> OrderStatus:
     status = STATUSES.get(str(row.get("status")))
     if status is None:
@@ -295,8 +304,8 @@ def _note(status: OrderStatus, row: Mapping[str, Any]) -> str:
 
 
 def traded_in(row: Mapping[str, Any], margin_asset: str) -> TradedThere:
-    """What an order of the swap's history executed."""
-    done = swap_execution(row, margin_asset)
+    """What an order of the swap's history executed, whatever kind it is and however it ended."""
+    done = swap_execution({**row, "status": "FILLED"}, margin_asset)
     side = str(row.get("positionSide", ""))
     return TradedThere(
         symbol=here(row["symbol"]),

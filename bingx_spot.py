@@ -58,7 +58,7 @@ BALANCE_PATH = "/openApi/spot/v1/account/balance"
 SYMBOLS_PATH = "/openApi/spot/v1/common/symbols"
 PRICE_PATH = "/openApi/spot/v1/ticker/price"
 
-FILL_PAUSES = (0.0, 0.1, 0.2, 0.3, 0.4)
+FILL_PAUSES = (0.05, 0.2, 0.3, 0.4)
 MOST_TRADES_LISTED = 500
 MOST_ORDERS_LISTED = 100
 # "Only supports a query range of 2 hours": a little before that, no order is "not found" any more for want of its id.

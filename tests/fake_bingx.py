@@ -17,9 +17,9 @@ import hmac
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
@@ -78,6 +78,7 @@ class Call:
     query: str = ""
     code: int | None = None
     fault: str = ""
+    banned: bool = False  # it came while its endpoint was closed: a good client makes no such call
 
 
 @dataclass(slots=True)
@@ -133,6 +134,8 @@ class Options:
     lookup_lag_seconds: float = 0.0  # before an order is listed
     margin_asset: str = "VST"
     one_way_side: str = "BOTH"  # what positions are called in one-way mode
+    triggers_another: bool = False  # a stop that is triggered becomes a new order, which names it
+    limits: bool = True  # so many calls in a second, or the endpoint is closed for five minutes
     rejects_position_orders: str = ""  # the text to refuse STOP_MARKET and TAKE_PROFIT_MARKET with
 
 
@@ -173,6 +176,8 @@ class FakeBingx:
         self._server = WireServer(self._serve, port=port)
         self._next_id = FIRST_ORDER_ID
         self._release = threading.Event()
+        self._times: dict[str, deque[float]] = {}
+        self._closed_until: dict[str, float] = {}
 
     # --- running ---
 
@@ -212,7 +217,7 @@ class FakeBingx:
         """Last and mark price; what waits for it is triggered or filled."""
         with self._lock:
             self.prices[symbol] = Decimal(str(price))
-            for order in self.orders:
+            for order in list(self.orders):
                 if order.symbol == symbol and order.is_open:
                     self._try(order)
 
@@ -279,7 +284,8 @@ class FakeBingx:
 
     def _made_up(self, fault: Fault, call: Call) -> bytes:
         if fault.kind == "other_order":
-            other = {"orderId": 7, "symbol": "DOGE-USDT", "side": "BUY", "status": "FILLED", "executedQty": "1"}
+            other = {"orderId": 7, "symbol": "DOGE-USDT", "side": "BUY", "status": "FILLED", "executedQty": "1",
+                     "avgPrice": "1", "commission": "0", "cummulativeQuoteQty": "1"}  # fmt: skip
             return self._body(0, "", other)
         return b""
 
@@ -320,6 +326,7 @@ class FakeBingx:
                 unknown = call.params.keys() - allowed - ALWAYS
                 if unknown:
                     raise Refusal(100400, f"Invalid parameter: {sorted(unknown)}")
+                self._check_limits(call)
                 if not public:
                     self._check_signed(request, call)
                 data = handler(self, call.params)
@@ -328,6 +335,21 @@ class FakeBingx:
             except Refusal as exc:
                 call.code = exc.code
                 return self._body(exc.code, exc.msg)
+
+    def _check_limits(self, call: Call) -> None:
+        """The documented ones, by endpoint: swap 5 a second, its settings 2, spot 10."""
+        name, now = f"{call.method} {call.path}", time.monotonic()
+        most = 2 if call.path.endswith(("/marginType", "/dual")) else 5 if "/swap/" in call.path else 10
+        times = self._times.setdefault(name, deque(maxlen=most))
+        if now < self._closed_until.get(name, 0.0):
+            call.banned = True
+        elif self.options.limits and len(times) == most and now - times[0] < 1:
+            self._closed_until[name] = now + 300
+        times.append(now)
+        if now < self._closed_until.get(name, 0.0):
+            until = self.now_ms() + int((self._closed_until[name] - now) * 1000)
+            rule = "The endpoint trigger frequency limit rule is currently in the disabled period and will be unblocked"
+            raise Refusal(100410, f"code:100410:{rule} after {until}")
 
     def _body(self, code: int, msg: str, data: Any = None) -> bytes:
         shown: Any = str(code) if self.options.code_as_text else code
@@ -523,6 +545,13 @@ class FakeBingx:
             if order.quantity <= 0:
                 order.status = "CANCELLED"
                 return
+        if order.type in CONDITIONAL and self.options.triggers_another:
+            self._next_id += 1024
+            child = replace(order, order_id=self._next_id, trigger_order_id=order.order_id, type="MARKET")
+            order.status, order.update_ms, order.quantity = "FILLED", self.now_ms(), ZERO
+            child.close_position = False
+            self.orders.append(child)
+            order = child
         if order.market == "spot":
             self._fill_spot(order, order.price if order.type == "LIMIT" else price)
         else:
@@ -679,7 +708,11 @@ class FakeBingx:
         start, end = int(params.get("startTime", 0)), int(params.get("endTime", self.now_ms()))
         if market == "swap" and end - start > 7 * 86_400_000:
             raise Refusal(80014, "the query range is more than seven days")
-        ended = [o for o in self._listed(market, params) if not o.is_open and start <= o.time_ms <= end]
+        # By which of an order's times BingX does not say: the swap by its last, so that nobody relies on the first.
+        ended = [
+            o for o in self._listed(market, params)
+            if not o.is_open and start <= (o.update_ms if market == "swap" else o.time_ms) <= end
+        ]  # fmt: skip
         return ended[-min(int(params.get("limit", most)), most) :]
 
     def all_swap(self, params: Mapping[str, str]) -> Row:

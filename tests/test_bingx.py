@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
@@ -101,6 +102,8 @@ def test_a_lost_reply_never_makes_a_second_order(
 def test_a_kill_around_the_order_doubles_and_loses_nothing(
     trading: Callable[..., Daemon], fake: FakeBingx, step: str
 ) -> None:
+    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
+    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     fake.fail_next("delay", PLACE, executed=True, seconds=0.3)
@@ -150,6 +153,8 @@ def test_a_stop_whose_reply_was_lost_is_there_once(
 
 @pytest.mark.parametrize("step", ["before the protection leaves", "after the protection's answer"])
 def test_a_kill_around_the_stop_leaves_one_stop(trading: Callable[..., Daemon], fake: FakeBingx, step: str) -> None:
+    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
+    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     daemon.start(crash_at=step)
@@ -187,6 +192,22 @@ def test_a_position_by_hand_keeps_entries_away(trading: Callable[..., Daemon], f
     reply = buy(trading())
     assert (reply["success"], reply["check"]) == (False, "foreign_position")
     assert fake.order_posts == []
+
+
+def test_twenty_alerts_at_once_become_twenty_orders_and_close_no_endpoint(
+    trading: Callable[..., Daemon], fake: FakeBingx
+) -> None:
+    daemon = trading(max_open_trades=50, allowed_symbols="BTCUSDT", max_risk_per_trade=1000)
+    with ThreadPoolExecutor(20) as threads:
+        replies = list(threads.map(lambda number: buy(daemon, comment=str(number)), range(20)))
+    assert {reply.status for reply in replies} <= {200, 202, 503}
+    placed = sum(1 for reply in replies if reply.status != 503)
+    eventually(lambda: fake.amount() == D("0.01") * placed, 20, daemon.log)
+    daemon.wait_until_settled()
+    assert D(str(daemon.owner_get("/status")["positions"][0]["quantity"])) == fake.amount()
+    assert placed >= 15
+    assert set(fake.posts_by_client_id.values()) == {1}
+    assert not any(call.banned or call.code == 100410 for call in fake.calls)
 
 
 def test_play_money_counts_as_dollars_for_the_limits(trading: Callable[..., Daemon], fake: FakeBingx) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,8 +19,10 @@ import bingx_client
 import bingx_link
 import bingx_spot
 from bingx_client import BingxSwap
+from bingx_orders import query_of
 from bingx_spot import BingxSpot
 from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
+from broker_http import Answered, Http
 from models import Account, Fee, HeldThere, Market, Order, OrderStatus, OrderType, Side, TradedThere
 
 D = Decimal
@@ -35,6 +39,7 @@ def fake() -> Iterator[FakeBingx]:
 @pytest.fixture
 def swap(fake: FakeBingx) -> BingxSwap:
     broker = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
+    broker._began = 0.0  # long ago: no calls of a process before it are reckoned with
     broker.connect()
     fake.calls.clear()
     return broker
@@ -43,6 +48,7 @@ def swap(fake: FakeBingx) -> BingxSwap:
 @pytest.fixture
 def spot(fake: FakeBingx) -> BingxSpot:
     broker = BingxSpot(API_KEY, API_SECRET, demo=False, api_url=fake.url)
+    broker._began = 0.0
     broker.connect()
     return broker
 
@@ -127,6 +133,16 @@ def test_leverage_is_read_again_after_its_answer_was_lost(fake: FakeBingx, swap:
     assert outcome.never_left
     assert fake.order_posts == []
     done(swap.place(order(leverage=D(2))))
+
+
+def test_leverage_that_was_not_set_for_want_of_an_answer_leaves_the_order_for_another_try(
+    fake: FakeBingx, swap: BingxSwap
+) -> None:
+    fake.fail_next("code", "POST */leverage", code=109500, msg="The current system is busy")
+    outcome = swap.place(order(leverage=D(2)))
+    assert isinstance(outcome, Refused)
+    assert (outcome.never_left, outcome.code) == (True, "109500")
+    assert fake.order_posts == []
 
 
 def test_prepare_leaves_a_held_symbol_alone(fake: FakeBingx, swap: BingxSwap) -> None:
@@ -347,6 +363,47 @@ def test_without_a_word_of_how_long_it_is_five_minutes(fake: FakeBingx, swap: Bi
     assert outcome.retry_after_seconds == 300
 
 
+def test_a_burst_is_spread_so_that_no_endpoint_is_closed(fake: FakeBingx, swap: BingxSwap) -> None:
+    swap.prepare("BTCUSDT", D(1))
+    made = [order() for _ in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        outcomes = list(threads.map(swap.place, made))
+    assert all(isinstance(each, Done) for each in outcomes)
+    assert fake.amount() == D("0.12")
+    assert not any(call.banned or call.code == 100410 for call in fake.calls)
+
+
+def test_a_process_reckons_with_the_calls_of_the_one_that_crashed_before_it(fake: FakeBingx) -> None:
+    for _ in range(2):
+        broker = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
+        for _ in range(4):
+            broker.positions()
+    assert not any(call.code for call in fake.calls)
+
+
+def test_an_order_whose_turn_would_come_too_late_never_left(
+    fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap.prepare("BTCUSDT", D(1))
+    monkeypatch.setattr(bingx_link, "LONGEST_TURN_SECONDS", 0.5)
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(swap.place, [order() for _ in range(8)]))
+    late = [each for each in outcomes if isinstance(each, Refused)]
+    assert len(late) == 3
+    assert all(each.never_left for each in late)
+    assert len(fake.order_posts) == 5
+
+
+def test_what_waited_for_its_turn_is_signed_when_it_leaves(
+    fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 2.0)
+    for _ in range(6):
+        swap.positions()
+    asked = [int(call.params["timestamp"]) for call in fake.calls if call.path.endswith("/positions")]
+    assert asked[5] - asked[4] > 1000
+
+
 # ---- looking up
 
 
@@ -441,12 +498,32 @@ def test_a_stop_that_was_lost_and_has_been_triggered_meanwhile_is_found_as_fille
     assert (answer.execution.status, answer.execution.executed_quantity) == (S.FILLED, D("0.01"))
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_stop_that_becomes_another_order_is_told_by_what_that_one_did(
+    fake: FakeBingx, swap: BingxSwap, lost: bool
+) -> None:
+    fake.set_options(triggers_another=True)
+    done(swap.place(order()))
+    made = stop()
+    if lost:
+        fake.fail_next("reset", PLACE, executed=True)
+        swap.place(made)
+    else:
+        made = replace(made, exchange_order_id=done(swap.place(made)).exchange_order_id)
+    fake.set_price("BTC-USDT", 58000)
+    answer = swap.look_up(made)
+    assert isinstance(answer, Found)
+    assert (answer.execution.status, answer.execution.executed_quote) == (S.FILLED, D(580))
+    fake.orders.pop()  # what it became is not listed
+    assert isinstance(swap.look_up(made), NoAnswer)
+
+
 def test_another_stop_at_another_price_or_of_the_past_is_not_taken_for_ours(fake: FakeBingx, swap: BingxSwap) -> None:
     done(swap.place(order()))
     done(swap.place(stop(58000)))
     assert swap.look_up(stop(59000)) == NotFound()
-    fake.set_price("BTC-USDT", 57000)  # it has done its work, before ours was sent
     time.sleep(0.6)
+    fake.set_price("BTC-USDT", 57000)  # made before ours was sent, and done just now
     assert swap.look_up(stop(58000)) == NotFound()
 
 
@@ -515,6 +592,17 @@ def test_trades_by_hand_are_told_by_orders(fake: FakeBingx, swap: BingxSwap) -> 
     assert told.fees == (Fee("VST", D("0.3")),)
     assert swap.trades_since("BTCUSDT", datetime.now(UTC) + timedelta(seconds=5)) == []
     assert len(swap.trades_since("BTCUSDT", before - timedelta(days=30))) == 1
+
+
+def test_orders_of_kinds_and_states_that_we_never_heard_of_do_not_hide_the_trades(
+    fake: FakeBingx, swap: BingxSwap
+) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    done(swap.place(order()))
+    fake.orders.append(replace(fake.orders[0], order_id=8, status="TRIGGERED", type="TRIGGER_MARKET", executed=D(0)))
+    fake.orders.append(replace(fake.orders[0], order_id=9, status="LIQUIDATED", type="ADL"))
+    assert {each.exchange_order_id for each in swap.trades_since("BTCUSDT", before)} == {
+        str(fake.orders[0].order_id), "9"}  # fmt: skip
 
 
 def test_a_list_that_is_full_is_asked_for_in_halves(
@@ -641,6 +729,83 @@ def test_spot_trades_and_prices(fake: FakeBingx, spot: BingxSpot) -> None:
 
 
 # ---- the fake is as strict as BingX
+
+
+class Bare:
+    """Signs and sends, hides nothing."""
+
+    def __init__(self, fake: FakeBingx) -> None:
+        self.fake, self.http = fake, Http(fake.url)
+
+    def ask(
+        self, method: str, path: str, *, secret: str | None = API_SECRET, key: str = API_KEY, **more: str
+    ) -> tuple[Any, str]:
+        stamped = {"timestamp": str(self.fake.now_ms())} | more
+        target = f"{path}?{query_of(stamped, secret)}"
+        reply = self.http.ask(method, target, seconds=2, headers={"X-BX-APIKEY": key})
+        assert isinstance(reply, Answered)
+        assert reply.status == 200  # errors, too
+        body = json.loads(reply.body)
+        return body["code"], body["msg"]
+
+    def order(self, **more: str) -> tuple[Any, str]:
+        given = {"symbol": "BTC-USDT", "side": "BUY", "positionSide": "BOTH", "type": "MARKET", "quantity": "0.01"}
+        parameters = {name: value for name, value in (given | more).items() if value}
+        return self.ask("POST", bingx_client.ORDER_PATH, **parameters)
+
+
+def test_the_fake_checks_key_signature_and_time(fake: FakeBingx) -> None:
+    bare, path = Bare(fake), "/openApi/swap/v3/user/balance"
+    fake.set_options(limits=False)
+    assert bare.ask("GET", path)[0] == 0
+    assert bare.ask("GET", path, key="other")[0] == 100413
+    assert bare.ask("GET", path, secret="other")[0] == 100001
+    assert bare.ask("GET", path, secret=None)[0] == 100412
+    for seconds, code in ((-4, 0), (4, 0), (-6, 100421), (6, 100421)):
+        assert bare.ask("GET", path, timestamp=str(fake.now_ms() + seconds * 1000))[0] == code
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({}, 0),
+        ({"quantity": "0.00005"}, 80014),
+        ({"quantity": ""}, 80014),
+        ({"quantity": "1e-2"}, 80014),
+        ({"type": "LIMIT"}, 80014),
+        ({"quantity": "0.0001", "type": "LIMIT", "price": "100"}, 101400),
+        ({"quantity": "100"}, 101204),
+        ({"symbol": "NOPE-USDT"}, 101400),
+        ({"symbol": "BTCUSDT"}, 101400),
+        ({"positionSide": ""}, 109400),
+        ({"positionSide": "LONG"}, 109400),
+        ({"reduceOnly": "true", "side": "SELL"}, 101205),
+        ({"type": "STOP_MARKET", "stopPrice": "100", "closePosition": "true", "quantity": "", "side": "SELL"}, 101205),
+        ({"type": "STOP_MARKET", "stopPrice": "100", "closePosition": "true", "side": "SELL"}, 110400),
+        ({"type": "STOP_MARKET", "stopPrice": "100", "clientOrderID": "a"}, 80014),
+        ({"clientOrderId": "misspelt"}, 100400),
+        ({"clientOrderID": "x" * 41}, 80014),
+        ({"timeInForce": "GTX"}, 80014),
+    ],
+)
+def test_the_fake_refuses_what_bingx_refuses(fake: FakeBingx, more: dict[str, str], code: int) -> None:
+    assert Bare(fake).order(**more)[0] == code
+
+
+def test_the_fake_keeps_client_ids_in_small_letters_and_each_once(fake: FakeBingx) -> None:
+    bare = Bare(fake)
+    assert bare.order(clientOrderID="MyId")[0] == 0
+    assert bare.order(clientOrderID="myid") == (101481, "clientOrderID cannot be repeated")
+    assert fake.orders[0].client_id == "myid"
+    assert fake.posts_by_client_id == {"MyId": 1, "myid": 1}
+
+
+def test_the_fake_closes_an_endpoint_that_is_called_too_often(fake: FakeBingx) -> None:
+    bare = Bare(fake)
+    codes = [bare.ask("GET", "/openApi/swap/v3/user/balance")[0] for _ in range(7)]
+    assert codes == [0, 0, 0, 0, 0, 100410, 100410]
+    assert fake.calls[-1].banned
+    assert bare.ask("GET", "/openApi/swap/v2/user/positions")[0] == 0
 
 
 def test_the_demo_and_the_real_exchange_are_two_servers() -> None:
