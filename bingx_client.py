@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,7 @@ from bingx_orders import (
     MODE_CODE,
     MODE_TEXT,
     MOST_ORDERS_LISTED,
+    NOTHING_TO_CLOSE_CODES,
     PLAY_MONEY,
     UNUSABLE,
     BadReply,
@@ -205,7 +207,7 @@ class BingxSwap(BingxLink):
             row = order_in(self._hand_over(parameters))
             check_is_ours(order, row)
         except Ended as exc:
-            return exc.outcome
+            return _without_a_position(order, exc.outcome)
         except UNUSABLE as exc:
             return self._not_this_order(exc)
         taken = Execution(OrderStatus.NEW, str(row["orderId"]))
@@ -407,3 +409,11 @@ class BingxSwap(BingxLink):
         except BingxError as exc:
             if not is_no_such_order(exc) and exc.code != 80018:
                 raise BrokerError(f"{self.name} did not cancel {stray.client_order_id}: {exc}") from exc
+
+
+def _without_a_position(order: Order, outcome: Outcome) -> Outcome:
+    """A stop is refused while BingX does not see the position yet, or once somebody has closed it: no reason to close
+    what is held, as for a stop that is refused for good, but to look again in a moment."""
+    if order.type in CONDITIONAL and isinstance(outcome, Refused) and outcome.code in map(str, NOTHING_TO_CLOSE_CODES):
+        return replace(outcome, never_left=True)
+    return outcome

@@ -136,6 +136,7 @@ class Options:
     one_way_side: str = "BOTH"  # what positions are called in one-way mode
     triggers_another: bool = False  # a stop that is triggered becomes a new order, which names it
     limits: bool = True  # so many calls in a second, or the endpoint is closed for five minutes
+    listed_by_update: bool = True
     rejects_position_orders: str = ""  # the text to refuse STOP_MARKET and TAKE_PROFIT_MARKET with
 
 
@@ -708,11 +709,10 @@ class FakeBingx:
         start, end = int(params.get("startTime", 0)), int(params.get("endTime", self.now_ms()))
         if market == "swap" and end - start > 7 * 86_400_000:
             raise Refusal(80014, "the query range is more than seven days")
-        # By which of an order's times BingX does not say: the swap by its last, so that nobody relies on the first.
-        ended = [
-            o for o in self._listed(market, params)
-            if not o.is_open and start <= (o.update_ms if market == "swap" else o.time_ms) <= end
-        ]  # fmt: skip
+        # By which of an order's times BingX does not say, so that nobody may rely on either.
+        by_update = self.options.listed_by_update and market == "swap"
+        told = [o for o in self._listed(market, params) if not o.is_open]
+        ended = [o for o in told if start <= (o.update_ms if by_update else o.time_ms) <= end]
         return ended[-min(int(params.get("limit", most)), most) :]
 
     def all_swap(self, params: Mapping[str, str]) -> Row:

@@ -460,6 +460,15 @@ def test_a_stop_that_is_refused_keeps_the_target_here(fake: FakeBingx, swap: Bin
     assert fake.waiting == []
 
 
+def test_a_stop_for_a_position_that_is_not_seen_yet_may_be_sent_again(fake: FakeBingx, swap: BingxSwap) -> None:
+    outcomes = swap.protect([stop(), stop(62000, "TAKE_PROFIT")])
+    assert [isinstance(each, Refused) and each.never_left for each in outcomes] == [True, True]
+    assert len(fake.order_posts) == 1
+    exit_ = swap.place(order(side="SELL"))
+    assert isinstance(exit_, Refused)
+    assert not exit_.never_left
+
+
 @pytest.mark.parametrize("hedge_mode", [False, True])
 @pytest.mark.parametrize("kind", LOST)
 def test_a_stop_whose_reply_was_lost_is_found_by_what_it_does(fake: FakeBingx, kind: str, hedge_mode: bool) -> None:
@@ -592,6 +601,18 @@ def test_trades_by_hand_are_told_by_orders(fake: FakeBingx, swap: BingxSwap) -> 
     assert told.fees == (Fee("VST", D("0.3")),)
     assert swap.trades_since("BTCUSDT", datetime.now(UTC) + timedelta(seconds=5)) == []
     assert len(swap.trades_since("BTCUSDT", before - timedelta(days=30))) == 1
+
+
+@pytest.mark.parametrize("listed_by_update", [False, True])
+def test_an_order_that_was_made_before_and_trades_now_is_told(
+    fake: FakeBingx, swap: BingxSwap, listed_by_update: bool
+) -> None:
+    fake.set_options(listed_by_update=listed_by_update)
+    done(swap.place(order("LIMIT", price=D(50000))))
+    fake.orders[0].time_ms -= 3600_000
+    since = datetime.now(UTC)
+    fake.set_price("BTC-USDT", 49000)
+    assert [each.quantity for each in swap.trades_since("BTCUSDT", since - timedelta(seconds=1))] == [D("0.01")]
 
 
 def test_orders_of_kinds_and_states_that_we_never_heard_of_do_not_hide_the_trades(
