@@ -715,6 +715,26 @@ def test_spot_trades_that_are_not_listed_yet_leave_the_order_to_be_followed(fake
     assert answer.execution.fees
 
 
+def test_a_ban_keeps_spot_orders_here(fake: FakeBingx, spot: BingxSpot) -> None:
+    fake.fail_next("status", status=429, headers=(("Retry-After", "30"),))
+    spot.place(on_spot())
+    fake.calls.clear()
+    outcome = spot.place(on_spot())
+    assert isinstance(outcome, Refused)
+    assert outcome.never_left
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("market", ["swap", "spot"])
+def test_an_order_of_another_number_is_not_ours(fake: FakeBingx, swap: BingxSwap, spot: BingxSpot, market: str) -> None:
+    broker, made = (swap, order()) if market == "swap" else (spot, on_spot())
+    told = done(broker.place(made))
+    fake.orders[0].client_id = ""  # nothing else that could give it away
+    number = fake.orders[0].order_id
+    fake._find = lambda *_: replace(fake.orders[0], order_id=number + 1)  # type: ignore[method-assign]
+    assert isinstance(broker.look_up(replace(made, exchange_order_id=told.exchange_order_id)), NoAnswer)
+
+
 def later(made: Order) -> Order:
     """The same, sent three hours ago."""
     return replace(made, sent_at=datetime.now(UTC) - timedelta(hours=3))

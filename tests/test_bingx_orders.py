@@ -313,9 +313,22 @@ def test_what_is_no_reply_of_bingx_is_told_so(body: bytes) -> None:
         data_of(body, 200)
 
 
+def test_an_empty_list_may_be_null_and_nothing_else_is_a_list() -> None:
+    assert bingx_orders.rows_in(None) == []
+    others: tuple[Any, ...] = ({}, {"orders": []}, "", 0)
+    for data in others:
+        with pytest.raises(BadReply):
+            bingx_orders.rows_in(data)
+
+
 def test_code_0_with_a_failed_status_is_no_success() -> None:
     with pytest.raises(BingxError):
         data_of(b'{"code":0,"data":{}}', 504)
+
+
+def test_a_number_keeps_every_digit_that_is_written() -> None:
+    data = data_of(b'{"code":0,"data":{"free":0.12345678901234567891}}', 200)
+    assert bingx_orders.unsigned(data, "free") == D("0.12345678901234567891")
 
 
 def test_an_order_id_of_19_digits_keeps_every_digit() -> None:
