@@ -159,7 +159,15 @@ def pair(symbol: str) -> Row:
 class FakeBingx:
     """The exchange. One lock guards everything; nothing sleeps or sends while holding it."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, port: int = 0) -> None:
+    def __init__(
+        self,
+        api_key: str = API_KEY,
+        api_secret: str = API_SECRET,
+        *,
+        clock: Callable[[], float] = time.time,
+        port: int = 0,
+    ) -> None:
+        self.api_key, self.api_secret = api_key, api_secret
         self.clock = clock
         self.options = Options()
         self.contracts = {row["symbol"]: row for row in (contract("BTC-USDT"), contract("ETH-USDT", 2, 2))}
@@ -361,14 +369,14 @@ class FakeBingx:
 
     def _check_signed(self, request: RawRequest, call: Call) -> None:
         """https://bingx-api.github.io/docs-v3 SignAuth: HMAC-SHA256 of the string as sent, but not encoded."""
-        if call.headers.get("x-bx-apikey") != API_KEY:
+        if call.headers.get("x-bx-apikey") != self.api_key:
             raise Refusal(100413, "Incorrect apiKey")
         unsigned, found, signature = request.query.rpartition("&signature=")
         if not found:
             unsigned, found, signature = "", request.query[:10] == "signature=", request.query[10:]  # type: ignore[assignment]
         if not found or not signature:
             raise Refusal(100412, "Null signature")
-        wanted = hmac.new(API_SECRET.encode(), unquote(unsigned).encode(), hashlib.sha256).hexdigest()
+        wanted = hmac.new(self.api_secret.encode(), unquote(unsigned).encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(wanted, signature):
             raise Refusal(100001, "Signature verification failed")
         if not call.params.get("timestamp", "").isdecimal():

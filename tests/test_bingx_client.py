@@ -727,7 +727,7 @@ def test_a_ban_keeps_spot_orders_here(fake: FakeBingx, spot: BingxSpot) -> None:
 
 @pytest.mark.parametrize("market", ["swap", "spot"])
 def test_an_order_of_another_number_is_not_ours(fake: FakeBingx, swap: BingxSwap, spot: BingxSpot, market: str) -> None:
-    broker, made = (swap, order()) if market == "swap" else (spot, on_spot())
+    broker, made = (swap, order()) if market == "swap" else (spot, on_spot("LIMIT", price=D(50000)))
     told = done(broker.place(made))
     fake.orders[0].client_id = ""  # nothing else that could give it away
     number = fake.orders[0].order_id
