@@ -19,15 +19,13 @@ from binance.client import Client
 from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 from broker import BrokerError, Outcome, Refused, Unknown, UnknownSymbol
+from clocks import clock_problem
 from exchange_session import ExchangeSession
 from models import ZERO, Account, Fee, Market, OrderStatus, Side, TradedThere
 
 # A small window bounds how long a delayed order may still be accepted; Binance checks it at receipt and again before
 # the matching engine: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/endpoint-security-type
 RECV_WINDOW_MS = 3_000
-# Beyond this an uncorrected request would be refused, whichever way the clock is wrong: behind by the window, or ahead
-# by the second that Binance allows. Requests are corrected; the age of an alert and the day's counts are the machine's.
-MAX_CLOCK_SKEW_SECONDS = RECV_WINDOW_MS / 1000 + 1
 # Binance itself gives up waiting for its engine after 10 s (error -1007); 2 s for its records to catch up.
 ENGINE_TIMEOUT_SECONDS = 10
 RECORDS_LAG_SECONDS = 2
@@ -240,18 +238,6 @@ class BinanceLink:
             except (KeyError, TypeError, ValueError, OverflowError, OSError) as exc:
                 raise BrokerError(f"{self.name} sent no usable time") from exc
             self._client.timestamp_offset = round((server - machine) * 1000)
-
-
-def clock_problem(name: str, machine: float, server: float, unsure: float) -> str:
-    """Empty when they may be the same; an answer that took long proves less by `unsure` seconds."""
-    apart = abs(server - machine)
-    if apart - unsure <= MAX_CLOCK_SKEW_SECONDS:
-        return ""
-    ours, theirs = (f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" for seconds in (machine, server))
-    return (
-        f"the machine's clock shows {ours} UTC, {name}'s {theirs} UTC: {apart:.1f} s apart, limit is "
-        f"{MAX_CLOCK_SKEW_SECONDS:g} s; set the machine's clock (NTP), then entries are taken again by themselves"
-    )
 
 
 # --- reading replies ------------------------------------------------------------------------------------------------

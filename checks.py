@@ -18,7 +18,8 @@ from sizing import ONE
 __all__ = ["CHECKS", "DOLLARS", "Case", "Limits", "judge", "judge_all", "missed_alert"]
 
 # Limits are in USDT. A pair quoted in one of these is counted one to one; any other quote currency cannot be judged.
-DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD"})
+# VST is what BingX's demo trades in place of USDT; its client shows none in a real account.
+DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD", "VST"})
 
 # TradingView stamps whole seconds and clocks differ a little; more than this in the future is not a firing time.
 MAX_CLOCK_LEAD_SECONDS = Decimal(10)

@@ -58,7 +58,9 @@ KEYS = {
     "BINGX": ("bingx_api_key", "bingx_secret_key"),
     "FLATTRADE": ("flattrade_api_key", "flattrade_api_secret", "flattrade_client_id"),
 }
-LATER_BROKERS = ("BINGX", "FLATTRADE")
+LATER_BROKERS = ("FLATTRADE",)
+# Which setting says what a broker trades.
+MARKET_SETTINGS = {"BINGX": "BINGX_MARKET"}
 NOT_YET = "is not available in this version yet"
 
 Mode = Literal["PAPER", "TESTNET", "LIVE"]
@@ -148,13 +150,18 @@ class Settings(BaseSettings):
     )
     binance_real_api_url: Url | None = Field(None, description="Other spot server for BINANCE_REAL.")
     binance_real_futures_api_url: Url | None = Field(None, description="Other futures server for BINANCE_REAL.")
-    bingx_api_key: SecretStr | None = Field(None, description="API key of BingX, for a later version.")
-    bingx_secret_key: SecretStr | None = Field(None, description="Secret that belongs to BINGX_API_KEY.")
-    bingx_demo: Switch = Field(True, description="true = BingX with virtual money, for a later version.")
-    bingx_market: Annotated[Literal["swap", "spot"], one_of("swap", "spot")] = Field(
-        "swap", description="Market at BingX, swap or spot, for a later version."
+    bingx_api_key: ExchangeKey | None = Field(None, description="API key of BINGX.")
+    bingx_secret_key: ExchangeKey | None = Field(None, description="Secret that belongs to BINGX_API_KEY.")
+    bingx_demo: Switch = Field(
+        True, description="true = BINGX trades virtual money (VST), false = it trades real money; spot has no demo."
     )
-    bingx_api_url: Url | None = Field(None, description="Other server for BingX, for a later version.")
+    bingx_market: Annotated[Literal["swap", "spot"], one_of("swap", "spot")] = Field(
+        "swap", description="Market of BINGX: swap (USDT-M perpetual) or spot."
+    )
+    bingx_margin_type: Annotated[Literal["isolated", "crossed"], one_of("isolated", "crossed")] = Field(
+        "isolated", description="Margin of swap entries at BINGX: isolated or crossed, as BINANCE_MARGIN_TYPE."
+    )
+    bingx_api_url: Url | None = Field(None, description="Other server for BINGX, like http://127.0.0.1:9001.")
     flattrade_api_key: SecretStr | None = Field(None, description="API key of FlatTrade, for a later version.")
     flattrade_api_secret: SecretStr | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
     flattrade_client_id: str | None = Field(None, description="Client id at FlatTrade, for a later version.")
@@ -265,9 +272,10 @@ class Settings(BaseSettings):
         usable = (name for name in KEYS if name not in LATER_BROKERS and all(map(self.is_set, KEYS[name])))
         return ("PAPER", *usable)
 
-    @property
-    def markets(self) -> tuple[Market, ...]:
-        """The markets that are on."""
+    def markets_of(self, broker: str) -> tuple[Market, ...]:
+        """The markets of a broker that are on; paper goes with Binance."""
+        if broker == "BINGX":
+            return (Market.FUTURES,) if self.bingx_market == "swap" else (Market.SPOT,)
         return tuple(Market) if self.binance_market == "both" else (Market(self.binance_market),)
 
     @property
@@ -389,6 +397,16 @@ def _testnet_is_not_the_real_exchange(settings: Settings) -> _Found:
             yield Mistake((name, "binance_testnet"), f"{what}: one of them must change")
 
 
+def _demo_is_not_the_real_bingx(settings: Settings) -> _Found:
+    host = urlsplit(settings.bingx_api_url or "").hostname or ""
+    if settings.bingx_demo and re.search(r"(^|\.)bingx\.\w+$", host) and "vst" not in host:
+        what = f"BINGX_API_URL is the real exchange ({host}) while BINGX_DEMO is true"
+        yield Mistake(("bingx_api_url", "bingx_demo"), f"{what}: one of them must change")
+    if "BINGX" in settings.brokers and settings.bingx_demo and settings.bingx_market == "spot" and not host:
+        what = "BINGX_MARKET is spot, which has no demo, while BINGX_DEMO is true"
+        yield Mistake(("bingx_market", "bingx_demo"), f"{what}: one of them must change")
+
+
 def _spot_sells_its_coins_once(settings: Settings) -> _Found:
     both = settings.stop_loss_percent is not None and settings.trailing_stop_percent is not None
     if both and settings.binance_market != "futures":
@@ -402,6 +420,7 @@ _RULES: tuple[Callable[[Settings], _Found], ...] = (
     _default_broker_is_usable,
     _leverage_fits_its_limit,
     _testnet_is_not_the_real_exchange,
+    _demo_is_not_the_real_bingx,
     _spot_sells_its_coins_once,
 )
 
@@ -444,5 +463,5 @@ def _unwise(settings: Settings) -> Iterable[str]:
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"
-    if settings.direction == "short" and settings.binance_market == "spot":
+    if settings.direction == "short" and not any(Market.FUTURES in settings.markets_of(b) for b in settings.brokers):
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"

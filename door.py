@@ -11,6 +11,7 @@ from fastapi import Request, Response
 import queries
 import replies
 from access import Access
+from config import MARKET_SETTINGS
 from journal import JournalError
 from models import Signal
 from risk import Alert
@@ -86,7 +87,8 @@ class Door:
         if account not in on:
             names = dict.fromkeys(known.broker for known in on)
             if broker in names:
-                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see BINANCE_MARKET"
+                setting = MARKET_SETTINGS.get(broker, "BINANCE_MARKET")
+                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see {setting}"
             else:
                 no_broker = f"Broker not configured: {broker}; configured: {', '.join(names)}"
         return Alert(signal, key, account, received_at, broker_problem=no_broker, market_problem=no_market)

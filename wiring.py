@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from books import Event
 from broker import Broker
-from config import Settings
+from config import MARKET_SETTINGS, Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
 from data_folder import DataFolder, FolderError
 from journal import SIGNALS, TRADES, Journal
@@ -31,6 +31,7 @@ from sessions import Sessions
 
 if TYPE_CHECKING:
     from binance_link import BinanceLink
+    from bingx_link import BingxLink
 
 
 def utc_now() -> datetime:
@@ -155,7 +156,8 @@ def _refuse_to_abandon(settings: Settings, brokers: Mapping[Account, Broker], en
             continue
         is_gone, back = "has no keys any more", "put the keys back"
         if order.broker in settings.brokers:
-            is_gone, back = f"does not trade {order.market} any more", "set BINANCE_MARKET back"
+            setting = MARKET_SETTINGS.get(order.broker, "BINANCE_MARKET")
+            is_gone, back = f"does not trade {order.market} any more", f"set {setting} back"
         raise FolderError(
             f"{order.broker} {is_gone}, but its order {order.client_order_id} ({order.instrument}) has not "
             f"ended: {back} until it has, or give this start a LOG_DIR of its own"
@@ -176,12 +178,14 @@ def build_brokers(settings: Settings, pauses: Pauses) -> dict[Account, Broker]:
     """Only what is configured. An exchange's library is imported only when there are keys for it."""
     brokers: list[Broker] = []
     for name in settings.brokers:
-        for market in settings.markets:
+        for market in settings.markets_of(name):
             if name == "PAPER":
                 paper = PaperClient if market is Market.SPOT else PaperFutures
                 brokers.append(paper(settings.paper_balance_usdt))
             elif name in ("BINANCE", "BINANCE_REAL"):
                 brokers.append(_binance(settings, name, market, pauses))
+            elif name == "BINGX":
+                brokers.append(_bingx(settings, market, pauses))
     return {broker.account: broker for broker in brokers}
 
 
@@ -205,7 +209,24 @@ def _binance(settings: Settings, name: str, market: Market, pauses: Pauses) -> B
     return futures
 
 
-def _remember_pauses(broker: BinanceLink, pauses: Pauses) -> None:
+def _bingx(settings: Settings, market: Market, pauses: Pauses) -> Broker:
+    key, secret = _revealed(settings.bingx_api_key) or "", _revealed(settings.bingx_secret_key) or ""
+    url = settings.bingx_api_url or ""
+    if market is Market.SPOT:
+        from bingx_spot import BingxSpot
+
+        spot = BingxSpot(key, secret, demo=settings.bingx_demo, api_url=url)
+        _remember_pauses(spot, pauses)
+        return spot
+    from bingx_client import BingxSwap
+
+    margin = settings.bingx_margin_type.upper()
+    swap = BingxSwap(key, secret, demo=settings.bingx_demo, api_url=url, margin_type=margin)
+    _remember_pauses(swap, pauses)
+    return swap
+
+
+def _remember_pauses(broker: BinanceLink | BingxLink, pauses: Pauses) -> None:
     """As long as it asked an earlier process for it; what it asks this one for is kept for the next."""
     broker.leave_alone_for(pauses.left(broker.account))
     broker.on_pause = lambda seconds: pauses.keep(broker.account, seconds)

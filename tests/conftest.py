@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from fake_binance import FakeBinance
+from fake_bingx import FakeBingx
 from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
-from scenes import Scene
+from scenes import BingxScene, Scene
 
 # What takes longest begins first: four lanes take a file each, and the last lane to end is what everybody waits for.
 LONGEST_FIRST = (
@@ -83,13 +84,19 @@ def live(daemon_with: Callable[..., Daemon], exchange: FakeBinance) -> Daemon:
 
 @pytest.fixture
 def scene(daemon_with: Callable[..., Daemon]) -> Iterator[Callable[..., Scene]]:
-    """Makes a started daemon and the account it trades: spot, futures, hedge, paper or paper futures."""
-    fakes: list[FakeBinance] = []
+    """Makes a started daemon and the account it trades: spot, futures, hedge, paper, paper futures, bingx ..."""
+    fakes: list[FakeBinance | FakeBingx] = []
 
     def make(kind: str, patience: dict[str, object] | None = None, **settings: object) -> Scene:
-        fake = FakeBinance(API_KEY, API_SECRET).start()
-        fakes.append(fake)
-        made = Scene(kind, daemon_with, fake, patience or {}, **settings)
+        made: Scene
+        if kind.startswith("bingx"):
+            bingx = FakeBingx().start()
+            fakes.append(bingx)
+            made = BingxScene(kind, daemon_with, bingx, patience or {}, **settings)
+        else:
+            fake = FakeBinance(API_KEY, API_SECRET).start()
+            fakes.append(fake)
+            made = Scene(kind, daemon_with, fake, patience or {}, **settings)
         made.daemon.start()
         return made
 

@@ -21,6 +21,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fake_bingx import API_KEY as BINGX_KEY
+from fake_bingx import API_SECRET as BINGX_SECRET
+
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "test-secret-0123456789"
 API_KEY = "k" * 64
@@ -271,6 +274,18 @@ def binance(fake: Any, **more: object) -> dict[str, object]:
 def futures(fake: Any, **more: object) -> dict[str, object]:
     """Settings that send BINANCE to the futures side of the fake exchange."""
     return binance(fake, binance_market="futures", binance_futures_api_url=fake.fapi_url) | more
+
+
+def bingx(fake: Any, **more: object) -> dict[str, object]:
+    """Settings that send BINGX to the fake exchange; alerts that name no broker go there, too."""
+    return {
+        "bingx_api_key": BINGX_KEY,
+        "bingx_secret_key": BINGX_SECRET,
+        "bingx_api_url": fake.url,
+        "default_broker": "BINGX",
+        "test_absence_seconds": 1.5,
+        "test_patience": {"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [0.5, 1.0, 2.0]},
+    } | more
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

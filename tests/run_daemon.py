@@ -23,6 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app
+import bingx_client
+import bingx_link
+import bingx_spot
 import csv_logger
 import desk
 import journal
@@ -90,7 +93,7 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 def broker_classes() -> list[Any]:
     remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
-    return [paper_client.PaperClient, *remote]
+    return [paper_client.PaperClient, bingx_client.BingxSwap, bingx_spot.BingxSpot, *remote]
 
 
 def each_broker(wrap: Callable[..., None], name: str, act: Callable[[], None]) -> None:
@@ -181,6 +184,8 @@ def prepare() -> orders.Patience:
         is_age = isinstance(getattr(market_data, name), timedelta)
         setattr(market_data, name, timedelta(seconds=seconds) if is_age else seconds)
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
+    if absence:
+        bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
     # Looks at what the accounts are worth would come between the writes that tests count: only where a test is of them.

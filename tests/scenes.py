@@ -1,4 +1,4 @@
-"""One daemon and the account it trades, so that one story can be told of spot, of futures in both modes and of paper.
+"""One daemon and the account it trades: one story can be told of spot, of futures in both modes, of paper and of BingX.
 
 BTCUSDT costs 40000 when the story begins; an entry is 0.01 BTC, of which spot keeps 0.00999 (the fee is taken in BTC).
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 from binance.client import Client
 from fake_binance import FakeBinance
-from harness import API_KEY, API_SECRET, Daemon, Reply, binance, eventually, futures
+from fake_bingx import FakeBingx
+from harness import API_KEY, API_SECRET, Daemon, Reply, binance, bingx, eventually, futures
 
 SYMBOL = "BTCUSDT"
 PRICE = Decimal(40000)
@@ -170,6 +171,42 @@ class Scene:
         hedge = {"positionSide": "LONG" if side == "SELL" else "SHORT"}
         wanted |= hedge if self.kind == "hedge" else {"reduceOnly": "true"}
         return str(self.owner.futures_create_order(**wanted)["orderId"])
+
+
+class BingxScene(Scene):
+    """`kind`: bingx or bingx hedge, the perpetual swap in one-way or hedge mode."""
+
+    there = "BTC-USDT"
+
+    def __init__(self, kind: str, make: Make, fake: FakeBingx, patience: dict[str, object], **settings: object):
+        self.kind, self.bingx = kind, fake
+        self.is_paper = self.is_spot = False
+        fake.set_price(self.there, PRICE)
+        fake.set_options(hedge_mode=kind == "bingx hedge")
+        self.daemon = make(**bingx(fake) | GENEROUS | {"test_patience": QUICK | patience} | settings)
+
+    def move(self, price: object) -> None:
+        self.price = Decimal(str(price))
+        self.bingx.set_price(self.there, self.price)
+
+    def waiting(self) -> list[Waiting]:
+        return sorted((LEGS[o.type], o.stop_price, None) for o in self.bingx.waiting if o.close_position)
+
+    def orders(self) -> list[Any]:
+        return [order for order in self.bingx.orders if not order.close_position]
+
+    def held_there(self) -> Decimal:
+        return self.bingx.amount(self.there)
+
+    def cancel_by_hand(self) -> None:
+        for order in self.bingx.waiting:
+            self.bingx.cancel_swap({"symbol": self.there, "orderId": str(order.order_id)})
+
+    def close_by_hand(self, quantity: object = "0.01", side: str = "SELL") -> str:
+        wanted = {"symbol": self.there, "side": side, "type": "MARKET", "quantity": str(quantity)}
+        closes = "LONG" if side == "SELL" else "SHORT"
+        hedge, one_way = {"positionSide": closes}, {"positionSide": "BOTH", "reduceOnly": "true"}
+        return str(self.bingx.place_swap(wanted | (hedge if self.kind == "bingx hedge" else one_way))["orderId"])
 
 
 def dec(value: object) -> Decimal:

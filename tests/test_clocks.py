@@ -12,7 +12,7 @@ from fake_binance import FakeBinance
 from harness import EAGER, Daemon, binance, eventually
 from scenes import Scene
 
-from binance_link import MAX_CLOCK_SKEW_SECONDS, clock_problem
+from clocks import MAX_CLOCK_SKEW_SECONDS, clock_problem
 from journal import Journal
 from models import OrderStatus
 from risk import RiskEngine

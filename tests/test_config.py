@@ -13,10 +13,12 @@ import pytest
 from pydantic import ValidationError
 
 from config import SETTING_FIELDS, SETTING_NAMES, Settings, SettingsError
+from models import Market
 from setting_sources import load_settings
 
 SECRET = "correct-horse-battery-9"
 KEYS = {"BINANCE_API_KEY": "the-api-key", "BINANCE_API_SECRET": "the-api-secret", "WEBHOOK_SECRET_KEY": SECRET}
+BINGX_KEYS = {"BINGX_API_KEY": "bingx-key", "BINGX_SECRET_KEY": "bingx-secret", "WEBHOOK_SECRET_KEY": SECRET}
 REAL_KEYS = {"BINANCE_REAL_API_KEY": "real-key", "BINANCE_REAL_API_SECRET": "real-secret", "WEBHOOK_SECRET_KEY": SECRET}
 
 Load = Callable[..., Settings]
@@ -481,7 +483,7 @@ def test_a_key_needs_its_secret_and_the_other_way_round(load: Load, given: str, 
     assert found == (f"{missing} must be set too, because {given} is",)
 
 
-@pytest.mark.parametrize("keys", [KEYS, REAL_KEYS, {"BINGX_API_KEY": "k", "BINGX_SECRET_KEY": "s"}])
+@pytest.mark.parametrize("keys", [KEYS, REAL_KEYS, BINGX_KEYS])
 def test_exchange_keys_need_a_webhook_secret(load: Load, keys: dict[str, str]) -> None:
     found = mistakes(load, **keys | {"WEBHOOK_SECRET_KEY": ""})
     assert found == ("WEBHOOK_SECRET_KEY must be set to at least 16 characters, because exchange keys are set",)
@@ -498,7 +500,9 @@ def test_a_weak_secret_is_told_once_when_keys_are_set(load: Load) -> None:
         ({}, ("PAPER",), "PAPER"),
         (KEYS, ("PAPER", "BINANCE"), "BINANCE"),
         (KEYS | {"DEFAULT_BROKER": "paper"}, ("PAPER", "BINANCE"), "PAPER"),
-        ({"BINGX_API_KEY": "k", "BINGX_SECRET_KEY": "s", "WEBHOOK_SECRET_KEY": SECRET}, ("PAPER",), "PAPER"),
+        (BINGX_KEYS, ("PAPER", "BINGX"), "PAPER"),
+        (BINGX_KEYS | {"DEFAULT_BROKER": "bingx"}, ("PAPER", "BINGX"), "BINGX"),
+        (KEYS | BINGX_KEYS, ("PAPER", "BINANCE", "BINGX"), "BINANCE"),
         # Real money is never a default that nobody asked for.
         (REAL_KEYS, ("PAPER", "BINANCE_REAL"), "PAPER"),
         (KEYS | REAL_KEYS, ("PAPER", "BINANCE", "BINANCE_REAL"), "BINANCE"),
@@ -513,10 +517,44 @@ def test_the_keys_decide_which_brokers_there_are(
     assert settings.paper_only == (brokers == ("PAPER",))
 
 
-@pytest.mark.parametrize("broker", ["BINANCE", "BINANCE_REAL"])
-def test_a_default_broker_without_keys_is_a_mistake(load: Load, broker: str) -> None:
+def test_each_broker_has_its_own_markets(load: Load) -> None:
+    settings = load(**KEYS | BINGX_KEYS, BINANCE_MARKET="both")
+    assert settings.markets_of("BINGX") == (Market.FUTURES,)
+    assert settings.markets_of("BINANCE") == settings.markets_of("PAPER") == (Market.SPOT, Market.FUTURES)
+    spot = load(**KEYS | BINGX_KEYS, BINGX_MARKET="spot", BINGX_DEMO="false", BINANCE_MARKET="futures")
+    assert (spot.markets_of("BINGX"), spot.markets_of("BINANCE")) == ((Market.SPOT,), (Market.FUTURES,))
+
+
+@pytest.mark.parametrize(("demo", "mode"), [("", "TESTNET"), ("true", "TESTNET"), ("false", "LIVE")])
+def test_bingx_trades_its_demo_unless_told_otherwise(load: Load, demo: str, mode: str) -> None:
+    assert load(**BINGX_KEYS, BINGX_DEMO=demo).mode_of("BINGX") == mode
+
+
+def test_bingx_spot_has_no_demo(load: Load) -> None:
+    wanted = "BINGX_MARKET is spot, which has no demo, while BINGX_DEMO is true: one of them must change"
+    assert mistakes(load, **BINGX_KEYS, BINGX_MARKET="spot") == (wanted,)
+    assert load(**BINGX_KEYS, BINGX_MARKET="spot", BINGX_API_URL="http://127.0.0.1:9001").bingx_market == "spot"
+    assert load(BINGX_MARKET="spot").bingx_market == "spot"  # without keys it says nothing yet
+
+
+@pytest.mark.parametrize("host", ["open-api.bingx.com", "open-api.bingx.io", "open-api.bingx.pro"])
+def test_the_demo_is_not_sent_to_the_real_bingx(load: Load, host: str) -> None:
+    (mistake,) = mistakes(load, **BINGX_KEYS, BINGX_API_URL=f"https://{host}")
+    assert mistake == f"BINGX_API_URL is the real exchange ({host}) while BINGX_DEMO is true: one of them must change"
+    assert load(**BINGX_KEYS, BINGX_API_URL=f"https://{host}", BINGX_DEMO="false").mode_of("BINGX") == "LIVE"
+    assert load(**BINGX_KEYS, BINGX_API_URL="https://open-api-vst.bingx.com").mode_of("BINGX") == "TESTNET"
+
+
+def test_short_entries_need_a_market_that_has_them(load: Load) -> None:
+    assert load(**BINGX_KEYS, DIRECTION="short").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("broker", "secret"), [("BINANCE", "API_SECRET"), ("BINANCE_REAL", "API_SECRET"), ("BINGX", "SECRET_KEY")]
+)
+def test_a_default_broker_without_keys_is_a_mistake(load: Load, broker: str, secret: str) -> None:
     found = mistakes(load, DEFAULT_BROKER=broker)
-    assert found == (f"DEFAULT_BROKER is {broker}, which needs {broker}_API_KEY and {broker}_API_SECRET to be set",)
+    assert found == (f"DEFAULT_BROKER is {broker}, which needs {broker}_API_KEY and {broker}_{secret} to be set",)
 
 
 @pytest.mark.parametrize(
@@ -563,13 +601,7 @@ def test_a_minimum_confidence_above_the_default_one_is_allowed(load: Load) -> No
 # ---- what comes later
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("DEFAULT_BROKER", "BINGX"),
-        ("DEFAULT_BROKER", "FLATTRADE"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [("DEFAULT_BROKER", "FLATTRADE")])
 def test_what_would_change_orders_and_is_not_there_yet_is_refused(load: Load, name: str, value: str) -> None:
     assert mistakes(load, **{name: value}) == (f"{name}={value} is not available in this version yet",)
 
@@ -585,7 +617,6 @@ def test_spot_takes_either_a_stop_loss_or_a_trailing_stop(load: Load) -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"BINGX_API_KEY": "k", "BINGX_SECRET_KEY": "s"}, "BINGX keys are set, but BINGX is not available"),
         (
             {"FLATTRADE_API_KEY": "k", "FLATTRADE_API_SECRET": "s", "FLATTRADE_CLIENT_ID": "c"},
             "FLATTRADE keys are set, but FLATTRADE is not available",

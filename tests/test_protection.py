@@ -18,6 +18,7 @@ MakeScene = Callable[..., Scene]
 ALL = ("spot", "futures", "hedge", "paper", "paper futures")
 EXCHANGES = ("spot", "futures", "hedge")
 FUTURES = ("futures", "hedge", "paper futures")
+BINGX = ("bingx", "bingx hedge")
 BOTH: dict[str, Any] = {"stop_loss": 39200, "take_profit": 41600}
 PAIR, ALGO = "POST /api/v3/orderList/oco", "POST /fapi/v1/algoOrder"
 
@@ -43,7 +44,7 @@ def test_an_entry_is_protected_right_after_its_fill(scene: MakeScene, kind: str,
     assert (position["stop_loss"], position["take_profit"]) == (39200, 41600)
 
 
-@pytest.mark.parametrize("kind", FUTURES)
+@pytest.mark.parametrize("kind", [*FUTURES, *BINGX])
 def test_a_short_is_protected_the_other_way_round(scene: MakeScene, kind: str) -> None:
     there = scene(kind)
     there.enter("sell", stop_loss_percent=2, take_profit_percent=4)
@@ -137,8 +138,10 @@ TRIGGERS: dict[str, tuple[dict[str, Any], list[str], dict[str, int]]] = {
 }
 
 
-@pytest.mark.parametrize("leg", TRIGGERS)
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    ("kind", "leg"),
+    [*((kind, leg) for kind in ALL for leg in TRIGGERS), *((kind, leg) for kind in BINGX for leg in BOTH)],
+)
 def test_protection_that_is_triggered_closes_the_position_and_takes_its_sibling_along(
     scene: MakeScene, kind: str, leg: str
 ) -> None:
@@ -183,7 +186,7 @@ def test_paper_protection_is_there_after_a_restart_and_the_balance_is_that_of_it
 
 @pytest.mark.parametrize(
     ("kind", "way"),
-    [*((kind, "close") for kind in ALL), ("spot", "sell"), ("spot", "close-all"), ("hedge", "close-all")],
+    [*((kind, "close") for kind in (*ALL, *BINGX)), ("spot", "sell"), ("spot", "close-all"), ("hedge", "close-all")],
 )
 def test_a_full_exit_takes_the_protection_away_and_closes_everything(scene: MakeScene, kind: str, way: str) -> None:
     there = scene(kind)
@@ -198,7 +201,7 @@ def test_a_full_exit_takes_the_protection_away_and_closes_everything(scene: Make
     assert there.notices() == ""
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, *BINGX])
 def test_a_partial_exit_leaves_the_rest_protected(scene: MakeScene, kind: str) -> None:
     there = scene(kind)
     there.enter(**BOTH)
@@ -220,7 +223,7 @@ def test_a_trailing_stop_fits_what_a_partial_exit_leaves(scene: MakeScene, kind:
     there.wait_for(*there.protected("0.006", trailing_stop=level))
 
 
-@pytest.mark.parametrize("kind", ["futures", "hedge", "paper futures"])
+@pytest.mark.parametrize("kind", ["futures", "hedge", "paper futures", *BINGX])
 def test_on_futures_a_resting_way_out_leaves_the_stop_where_it_is(scene: MakeScene, kind: str) -> None:
     """Nothing is locked there: until the limit order fills, the position is to be protected."""
     there = scene(kind)
@@ -233,7 +236,7 @@ def test_on_futures_a_resting_way_out_leaves_the_stop_where_it_is(scene: MakeSce
     there.wait_until_flat()
 
 
-@pytest.mark.parametrize("kind", FUTURES)
+@pytest.mark.parametrize("kind", [*FUTURES, *BINGX])
 def test_a_reversal_ends_with_the_new_position_protected_and_not_the_old_one(scene: MakeScene, kind: str) -> None:
     there = scene(kind)
     there.enter(**BOTH)
@@ -247,7 +250,7 @@ def test_a_reversal_ends_with_the_new_position_protected_and_not_the_old_one(sce
 # --- more of it -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, *BINGX])
 def test_what_is_added_is_protected_with_the_rest_where_the_last_entry_says(scene: MakeScene, kind: str) -> None:
     there = scene(kind)
     there.enter(**BOTH)

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from harness import eventually
-from scenes import SYMBOL, Scene, dec
+from scenes import SYMBOL, BingxScene, Scene, dec
 
 MakeScene = Callable[..., Scene]
 
 EXCHANGES = ("spot", "futures", "hedge")
+BINGX = ("bingx", "bingx hedge")
 OFTEN: dict[str, object] = {"compare": 0.5, "second_look": 0.2}
 BY_HAND = "done at the exchange by hand"
 BOTH: dict[str, Any] = {"stop_loss": 39200, "take_profit": 41600}
@@ -43,8 +44,14 @@ def wait_for_drift(there: Scene, **books_and_account: str) -> dict[str, str]:
 def let_it_compare(there: Scene, times: int = 2) -> None:
     """Until the books were compared so often again."""
     where = "GET /api/v3/openOrders" if there.is_spot else "GET /fapi/v1/openOrders"
-    before = len(there.fake.calls(where))
-    eventually(lambda: len(there.fake.calls(where)) >= before + times, 10, there.daemon.log)
+
+    def asked() -> int:
+        if isinstance(there, BingxScene):
+            return sum(call.path.endswith("/openOrders") for call in there.bingx.calls)
+        return len(there.fake.calls(where))
+
+    before = asked()
+    eventually(lambda: asked() >= before + times, 10, there.daemon.log)
 
 
 # --- closed by hand ---------------------------------------------------------------------------------------------------
@@ -79,7 +86,7 @@ def test_a_position_closed_by_hand_is_taken_over_at_the_exchanges_price(
     assert "taken over into the books" in there.notices() or down
 
 
-@pytest.mark.parametrize("kind", EXCHANGES)
+@pytest.mark.parametrize("kind", [*EXCHANGES, *BINGX])
 def test_a_part_closed_by_hand_leaves_the_rest(scene: MakeScene, kind: str) -> None:
     there = scene(kind, OFTEN)
     there.enter()
@@ -111,6 +118,45 @@ def test_a_protected_position_closed_by_hand_leaves_nothing_behind(scene: MakeSc
     assert len(there.fake.calls("POST /fapi/v1/algoOrder")) == sent
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
+@pytest.mark.parametrize("kind", BINGX)
+def test_at_bingx_a_protected_position_closed_by_hand_leaves_nothing_behind(
+    scene: MakeScene, kind: str, down: bool
+) -> None:
+    there = scene(kind, OFTEN)
+    there.enter(**BOTH)
+    there.wait_for(*there.protected(**BOTH))
+    assert isinstance(there, BingxScene)
+    sent = len(there.bingx.order_posts)
+    if down:
+        there.daemon.kill()
+        time.sleep(0.6)
+    number = there.close_by_hand()
+    if down:
+        there.daemon.start()
+    there.wait_until_flat()
+    assert [row["OrderID"].lstrip("'") for row in taken_over(there)] == [number]
+    assert "cannot be protected" not in there.notices()
+    assert there.rows(Status="REJECTED") == []
+    assert [call.code for call in there.bingx.order_posts[sent:] if call.code != 101205] == []
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_at_bingx_a_stop_that_was_triggered_is_not_taken_for_a_close_by_hand(scene: MakeScene, another: bool) -> None:
+    there = scene("bingx", OFTEN | {"follow": 0.5})
+    assert isinstance(there, BingxScene)
+    there.bingx.set_options(triggers_another=another)
+    there.enter(stop_loss=39200)
+    there.wait_for(*there.protected(stop_loss=39200))
+    there.move(39000)
+    there.wait_until_flat()
+    let_it_compare(there)
+    assert taken_over(there) == []
+    (sale,) = [row for row in there.rows(Status="FILLED") if row["Action"] == "SELL"]
+    assert sale["Note"] == "stop_loss at 39200"
+    assert dec(sale["RealizedPnL"]) < -9
+
+
 @pytest.mark.parametrize("kind", ["futures", "hedge"])
 def test_after_a_part_was_closed_by_hand_the_protection_fits_the_rest(scene: MakeScene, kind: str) -> None:
     there = scene(kind, OFTEN)
@@ -134,7 +180,7 @@ def test_in_hedge_mode_the_other_side_is_somebody_elses(scene: MakeScene) -> Non
     assert there.held() == Decimal("0.006")
 
 
-@pytest.mark.parametrize("kind", ["futures", "hedge"])
+@pytest.mark.parametrize("kind", ["futures", "hedge", *BINGX])
 def test_a_short_closed_by_hand_is_taken_over(scene: MakeScene, kind: str) -> None:
     there = scene(kind, OFTEN)
     there.enter("sell")
@@ -149,7 +195,7 @@ def test_a_short_closed_by_hand_is_taken_over(scene: MakeScene, kind: str) -> No
 # --- only what was ours, and only once --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", EXCHANGES)
+@pytest.mark.parametrize("kind", [*EXCHANGES, "bingx"])
 def test_a_trade_by_hand_is_taken_over_once_also_after_a_restart(scene: MakeScene, kind: str) -> None:
     there = scene(kind, OFTEN)
     there.enter(quantity="0.02")

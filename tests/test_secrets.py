@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from fake_binance import FakeBinance
+from fake_bingx import FakeBingx
 from harness import Daemon, Nursery, binance, eventually
 from test_hostile_input import received
 
@@ -73,6 +74,12 @@ def fakes() -> Iterator[tuple[FakeBinance, FakeBinance]]:
         FakeBinance(*keys[2:], balances={"USDT": 1000}) as real,
     ):
         yield test, real
+
+
+@pytest.fixture
+def bingx() -> Iterator[FakeBingx]:
+    with FakeBingx(CANARIES["BINGX_API_KEY"], CANARIES["BINGX_SECRET_KEY"]) as fake:
+        yield fake
 
 
 class Speaker:
@@ -143,7 +150,7 @@ def alerts(secret: str) -> list[bytes]:
 
 
 def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
-    daemon_with: Callable[..., Daemon], fakes: tuple[FakeBinance, FakeBinance]
+    daemon_with: Callable[..., Daemon], fakes: tuple[FakeBinance, FakeBinance], bingx: FakeBingx
 ) -> None:
     test, real = fakes
     patience = {"follow": 0.05, "longest_look": 0.2, "slack": 0.1, "late": [0.2]}
@@ -151,6 +158,7 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
         **binance(test, cooldown_seconds=0, max_open_trades=50, max_trades_per_day=50, test_log_level="DEBUG"),
         **LATER,
         binance_real_api_url=real.api_url,
+        bingx_api_url=bingx.url,
         test_trouble_in="the placing",
         trusted_proxy_hops=1,
     )
@@ -167,6 +175,10 @@ def test_no_secret_shows_in_the_log_in_files_or_in_replies_whatever_happens(
     daemon.set(test_trouble_in="the journal's memory")
     daemon.start()
     _unforeseen_exceptions(speaker)
+    for name in ("place", "in doubt"):
+        echo = f"{name}: who is {CANARIES['BINGX_API_KEY']} with {CANARIES['BINGX_SECRET_KEY']}?"
+        bingx.fail_next("code", "*", code=31337 if name == "place" else 80012, msg=echo, times=5)
+        speaker.say("POST", "/webhook", json.dumps(BUY | {"secret": WEBHOOK, "broker": "BINGX"}).encode())
     speaker.own("POST", "/close-all")
     speaker.own("POST", "/preferences/reset")
     daemon.kill()

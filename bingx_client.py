@@ -1,0 +1,419 @@
+"""BingX perpetual swap (USDT-M): leverage and position mode, orders, stop and target orders, positions.
+
+https://bingx-api.github.io/docs-v3 Swap. Parameters, replies and codes are in bingx_orders.py, what is shared with spot
+in bingx_link.py. Stop and target orders take no id of ours: after a lost reply they are known by what they do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order
+from bingx_orders import (
+    CONDITIONAL,
+    MODE_CODE,
+    MODE_TEXT,
+    MOST_ORDERS_LISTED,
+    NOTHING_TO_CLOSE_CODES,
+    PLAY_MONEY,
+    UNUSABLE,
+    BadReply,
+    BingxError,
+    CannotSend,
+    check_is_ours,
+    has_traded,
+    is_only_triggered,
+    is_the_one,
+    order_in,
+    orders_in,
+    positions_in,
+    rests_in,
+    rows_in,
+    swap_balances,
+    swap_execution,
+    swap_parameters,
+    swap_prices,
+    swap_rules,
+    there,
+    traded_in,
+)
+from broker import Balance, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, UnknownSymbol
+from broker_http import Answered
+from models import (
+    RESTING,
+    Execution,
+    HeldThere,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    RestsThere,
+    SymbolRules,
+    TradedThere,
+)
+
+ORDER_PATH = "/openApi/swap/v2/trade/order"
+OPEN_PATH = "/openApi/swap/v2/trade/openOrders"
+HISTORY_PATH = "/openApi/swap/v2/trade/allOrders"
+POSITIONS_PATH = "/openApi/swap/v2/user/positions"
+MODE_PATH = "/openApi/swap/v1/positionSide/dual"
+LEVERAGE_PATH = "/openApi/swap/v2/trade/leverage"
+MARGIN_PATH = "/openApi/swap/v2/trade/marginType"
+BALANCE_PATH = "/openApi/swap/v3/user/balance"
+CONTRACTS_PATH = "/openApi/swap/v2/quote/contracts"
+PRICE_PATH = "/openApi/swap/v1/ticker/price"
+
+# The reply to an order does not say what it got; five questions a second are allowed.
+FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
+# Whoever waits for an order gives up after 12 s and proves its absence from then on: it must not leave much later.
+READY_WITHIN_SECONDS = 2.0
+# Of our own stop order, sent by our clock and dated by BingX's.
+CLOCK_SLACK_MS = 500
+PROTECTION_ORDER = {OrderType.STOP: 0}
+
+
+log = logging.getLogger("gatehouse.bingx")
+
+
+class BingxSwap(BingxLink):
+    """One futures account, with one margin type for all symbols."""
+
+    market = Market.FUTURES
+    order_path = ORDER_PATH
+
+    def __init__(
+        self, api_key: str, api_secret: str, *, demo: bool, api_url: str = "", margin_type: str = "ISOLATED"
+    ) -> None:
+        """Margin is ISOLATED or CROSSED."""
+        super().__init__(api_key, api_secret, demo=demo, api_url=api_url)
+        self._margin_type = margin_type
+        self._hedge_mode: bool | None = None  # None: not read yet
+        self._leverages: dict[str, int] = {}  # of symbols that have our margin type
+        self._locks: dict[str, threading.Lock] = {}
+        self._keeps_our_ids = True
+
+    # --- connection -----------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Clock, position mode and keys; leverages are read anew, they may have been changed meanwhile."""
+        self._synchronise_clock()
+        self._leverages.clear()
+        try:
+            self._read_position_mode()
+        except BingxError as exc:
+            raise BrokerError(f"{self.name}: {exc}") from exc
+        self.balances()
+
+    def _read_position_mode(self) -> bool:
+        """One-way or hedge mode is the account's choice, and orders look different in each. Raises BingxError, too."""
+        reply = self._ask("GET", MODE_PATH)
+        said = str(reply.get("dualSidePosition")).lower() if isinstance(reply, dict) else ""
+        if said not in ("true", "false"):
+            raise BrokerError(f"{self.name} does not say whether it is in hedge mode")
+        self._hedge_mode = said == "true"
+        return self._hedge_mode
+
+    def _in_hedge_mode(self) -> bool:
+        return self._read_position_mode() if self._hedge_mode is None else self._hedge_mode
+
+    # --- leverage and margin --------------------------------------------------------------------------------------
+
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """Only where nothing is held: whosever it is, its leverage is not ours to change."""
+        if any(held.symbol == symbol for held in self._positions(symbol=self._there(symbol))):
+            raise BrokerError(f"{symbol} has a position there; its leverage and margin are left as they are")
+        try:
+            self._set_leverage(symbol, leverage, hedge_mode=self._in_hedge_mode())
+        except (BingxError, CannotSend, *UNUSABLE) as exc:
+            raise BrokerError(self._not_set(symbol, leverage, exc)) from exc
+
+    def _set_leverage(self, symbol: str, leverage: Decimal, *, hedge_mode: bool) -> None:
+        """The first order of a symbol pays for two questions, and for what has to be changed; the others nothing."""
+        if leverage != int(leverage) or leverage < 1:
+            raise CannotSend("leverage is a whole number from 1 on")
+        with self._locks.setdefault(symbol, threading.Lock()):
+            if self._leverages.pop(symbol, None) != int(leverage):
+                self._change_leverage(there(symbol), int(leverage), ("LONG", "SHORT") if hedge_mode else ("BOTH",))
+            # Only now: after an answer that was lost, what is set there has to be read again.
+            self._leverages[symbol] = int(leverage)
+
+    def _change_leverage(self, symbol: str, leverage: int, sides: Sequence[str]) -> None:
+        if self._ask("GET", MARGIN_PATH, symbol=symbol)["marginType"] != self._margin_type:
+            self._ask("POST", MARGIN_PATH, symbol=symbol, marginType=self._margin_type)
+        has = self._ask("GET", LEVERAGE_PATH, symbol=symbol)
+        if {int(has["longLeverage"]), int(has["shortLeverage"])} != {leverage}:
+            for side in sides:
+                self._ask("POST", LEVERAGE_PATH, symbol=symbol, side=side, leverage=str(leverage))
+
+    def _not_set(self, symbol: str, leverage: Decimal, why: object) -> str:
+        return f"{self.name} cannot trade {symbol} with {self._margin_type} margin and leverage {leverage:f}: {why}"
+
+    # --- placing --------------------------------------------------------------------------------------------------
+
+    def place(self, order: Order) -> Outcome:
+        paused = self._paused()
+        if paused:
+            return paused
+        if order.is_entry and not self._keeps_our_ids:
+            why = "does not keep our order ids, so that a lost reply could not be looked up: no entries"
+            return Refused(f"not sent: {self.name} {why}")
+        began = time.monotonic()
+        try:
+            hedge_mode = self._in_hedge_mode()
+            if order.is_entry:
+                self._set_leverage(order.symbol, order.leverage, hedge_mode=hedge_mode)
+            if time.monotonic() - began > READY_WITHIN_SECONDS:
+                raise BrokerError(f"{self.name} took too long to tell or set leverage and mode")
+            parameters = swap_parameters(order, hedge_mode=hedge_mode)
+        except CannotSend as exc:
+            return Refused(f"not sent to {self.name}: {exc}")
+        except BingxError as exc:
+            return self._unprepared(order, exc)
+        except (BrokerError, *UNUSABLE) as exc:
+            return Refused(self._not_set(order.symbol, order.leverage, exc), never_left=True)
+        # From here on it may have left: nothing that goes wrong may be told as above.
+        return self._placed(order, parameters)
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        """The stop first: it is what must not be missing."""
+        outcomes: dict[str, Outcome] = {}
+        refused: Refused | None = None
+        for order in sorted(orders, key=lambda each: PROTECTION_ORDER.get(each.type, 1)):
+            if refused:
+                outcome: Outcome = Refused(f"not sent, because {refused.reason}", refused.code, never_left=True)
+            else:
+                outcome = self.place(order)
+            refused = refused or (outcome if isinstance(outcome, Refused) else None)
+            outcomes[order.client_order_id] = outcome
+        return [outcomes[order.client_order_id] for order in orders]
+
+    def _unprepared(self, order: Order, exc: BingxError) -> Refused:
+        """The order itself has not left, whatever became of the setting."""
+        ending = self._ending(exc, LEVERAGE_PATH)
+        if isinstance(ending, Refused) and ending.never_left:
+            return ending
+        reason = self._not_set(order.symbol, order.leverage, exc)
+        return Refused(reason, str(exc.code), never_left=not isinstance(ending, Refused))
+
+    def _placed(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
+        try:
+            row = order_in(self._hand_over(parameters))
+            check_is_ours(order, row)
+        except Ended as exc:
+            return _without_a_position(order, exc.outcome)
+        except UNUSABLE as exc:
+            return self._not_this_order(exc)
+        taken = Execution(OrderStatus.NEW, str(row["orderId"]))
+        return Done(taken if order.type in CONDITIONAL else self._what_came_of(order, taken))
+
+    def _what_came_of(self, order: Order, taken: Execution) -> Execution:
+        """Asked for by our own id, so that we know that it is kept; in the end by BingX's, which we have now."""
+        answer: LookUp = NotFound()
+        for pause in FILL_PAUSES:
+            time.sleep(pause)
+            answer = self.look_up(order)
+            if isinstance(answer, Found) and (order.type is OrderType.LIMIT or answer.execution.status not in RESTING):
+                return answer.execution
+        try:
+            row = self._row(order, orderId=taken.exchange_order_id)
+            known = swap_execution(row, self._margin_asset)
+        except (BingxError, BrokerError, *UNUSABLE):
+            return taken  # it is followed by BingX's own id
+        if isinstance(answer, NotFound):
+            self._keeps_our_ids = False
+            log.error("%s does not know %s by our id: no more entries", self.name, order.client_order_id)
+        return known
+
+    def _ending(self, exc: BingxError, path: str, reply: Answered | None = None) -> Any:
+        ending = super()._ending(exc, path, reply)
+        if isinstance(ending, Refused) and exc.code == MODE_CODE and MODE_TEXT.search(exc.message):
+            return self._mode_was_wrong(ending)
+        return ending
+
+    def _mode_was_wrong(self, ending: Refused) -> Refused:
+        """The owner switched between one-way and hedge mode: the order sent again will fit the mode as it is now."""
+        self._leverages.clear()
+        try:
+            self._read_position_mode()
+        except (BrokerError, BingxError):
+            self._hedge_mode = None  # the next order reads it
+        return Refused(ending.reason, ending.code, never_left=True, retry_after_seconds=0)
+
+    # --- how an order stands --------------------------------------------------------------------------------------
+
+    @property
+    def _margin_asset(self) -> str:
+        return PLAY_MONEY if self.demo else "USDT"
+
+    def look_up(self, order: Order) -> LookUp:
+        try:
+            if order.exchange_order_id:
+                row = self._row(order, orderId=order.exchange_order_id)
+                row = self._triggered_by(row) if is_only_triggered(row) else row
+            elif order.type in CONDITIONAL:
+                return self._looked_for(order)
+            else:
+                row = self._row(order, clientOrderId=order.client_order_id)
+            return Found(swap_execution(row, self._asset_of(order)))
+        except BingxError as exc:
+            return NotFound() if is_no_such_order(exc) else NoAnswer(f"{self.name}: {exc}")
+        except (BrokerError, CannotSend) as exc:
+            return NoAnswer(str(exc))
+        except UNUSABLE as exc:
+            return NoAnswer(f"{self.name} sent nothing usable: {exc}")
+
+    def _triggered_by(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed."""
+        mine = str(row["orderId"])
+        for other in self._ended(str(row["symbol"]), int(row["time"])):
+            if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
+                return other
+        raise BadReply("triggered, and what it did is not listed yet")
+
+    def _asset_of(self, order: Order) -> str:
+        return order.rules.quote_asset or self._margin_asset
+
+    def _row(self, order: Order, **by: str) -> Mapping[str, Any]:
+        row = order_in(self._ask("GET", ORDER_PATH, symbol=there(order.symbol), **by))
+        check_is_ours(order, row)
+        if "orderId" in by and str(row["orderId"]) != by["orderId"]:
+            raise BrokerError(f"{self.name} told of another order")
+        return row
+
+    def _looked_for(self, order: Order) -> LookUp:
+        """A stop or target order whose reply was lost: among what waits, then among what ended since it was sent.
+
+        BingX keeps at most one of a kind for a position, so one that does the same is as good as ours.
+        """
+        hedge_mode, symbol = self._in_hedge_mode(), there(order.symbol)
+        waiting = orders_in(self._ask("GET", OPEN_PATH, symbol=symbol))
+        found = [row for row in waiting if is_the_one(order, row, hedge_mode=hedge_mode)]
+        if not found:
+            sent_at = order.sent_at or order.created_at
+            since = int(sent_at.timestamp() * 1000 + self._offset_ms) - CLOCK_SLACK_MS
+            ended = [row for row in self._ended(symbol, since) if int(row["time"]) >= since]
+            found = [row for row in ended if is_the_one(order, row, hedge_mode=hedge_mode)]
+        if not found:
+            return NotFound()
+        newest = max(found, key=lambda row: int(row["time"]))
+        newest = self._triggered_by(newest) if is_only_triggered(newest) else newest
+        return Found(swap_execution(newest, self._asset_of(order)))
+
+    def _ended(self, symbol: str, since_ms: int) -> list[Mapping[str, Any]]:
+        """Orders of the symbol that were made in the week from then on and have ended."""
+
+        def ask(start: int, end: int) -> list[Mapping[str, Any]]:
+            span = {"startTime": str(start), "endTime": str(end), "limit": str(MOST_ORDERS_LISTED)}
+            return orders_in(self._ask("GET", HISTORY_PATH, symbol=symbol, **span))
+
+        end = min(self._now_ms(), since_ms + 7 * DAY_MS)
+        return self._every_row(ask, since_ms, max(end, since_ms + 1), MOST_ORDERS_LISTED)
+
+    def cancel(self, order: Order) -> LookUp:
+        """A reply that says so is believed; else how it stands now is what counts: it may have filled meanwhile."""
+        by = (
+            {"orderId": order.exchange_order_id}
+            if order.exchange_order_id
+            else {"clientOrderID": order.client_order_id}
+        )
+        if order.type in CONDITIONAL and not order.exchange_order_id:
+            answer = self.look_up(order)
+            if not isinstance(answer, Found) or answer.execution.status not in RESTING:
+                return answer
+            by = {"orderId": answer.execution.exchange_order_id}
+        try:
+            row = order_in(self._ask("DELETE", ORDER_PATH, symbol=there(order.symbol), **by))
+            check_is_ours(order, row)
+            return Found(swap_execution(row, self._asset_of(order)))
+        except (BingxError, BrokerError, CannotSend, *UNUSABLE):
+            return self.look_up(order)
+
+    # --- market ---------------------------------------------------------------------------------------------------
+
+    def symbol_rules(self, symbol: str) -> SymbolRules:
+        name = self._there(symbol)
+        try:
+            rows = rows_in(self._public(CONTRACTS_PATH, symbol=name))
+            return swap_rules(next(row for row in rows if row["symbol"] == name), demo=self.demo)
+        except StopIteration:
+            raise UnknownSymbol(f"{self.name} has no contract {name}") from None
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable rules for {symbol}: {exc!r}") from exc
+
+    def current_price(self, symbol: str) -> Decimal:
+        return self.current_prices([symbol])[symbol]
+
+    def current_prices(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """Of one symbol, or of all that there are."""
+        one = {"symbol": self._there(symbols[0])} if len(symbols) == 1 else {}
+        try:
+            prices = swap_prices(self._public(PRICE_PATH, **one))
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable prices: {exc!r}") from exc
+        missing = set(symbols) - prices.keys()
+        if missing:
+            raise UnknownSymbol(f"{self.name} has no contract {', '.join(sorted(missing))}")
+        return {symbol: prices[symbol] for symbol in symbols}
+
+    # --- account --------------------------------------------------------------------------------------------------
+
+    def balances(self) -> Mapping[str, Balance]:
+        try:
+            return swap_balances(rows_in(self._question(BALANCE_PATH)), demo=self.demo)
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable balances: {exc!r}") from exc
+
+    def positions(self) -> Sequence[HeldThere]:
+        return self._positions()
+
+    def _positions(self, **of: str) -> Sequence[HeldThere]:
+        try:
+            return positions_in(rows_in(self._question(POSITIONS_PATH, **of)))
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable positions: {exc!r}") from exc
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        """By orders. Those made up to a week before are asked for, too: they may have traded only now."""
+        name, now_ms = self._there(symbol), self._now_ms()
+        since_ms = int(since.timestamp() * 1000)
+        found: dict[str, Mapping[str, Any]] = {}
+        try:
+            start = since_ms - 7 * DAY_MS
+            while start <= now_ms:
+                found |= {str(row["orderId"]): row for row in self._ended(name, start)}
+                start += 7 * DAY_MS
+            traded = [traded_in(row, self._margin_asset) for row in found.values() if has_traded(row)]
+        except BingxError as exc:
+            raise BrokerError(f"{self.name}: {exc}") from exc
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable orders of {symbol}: {exc!r}") from exc
+        return sorted((each for each in traded if each.last_at >= since), key=lambda each: each.last_at)
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        """Stop and target orders are listed without an id of ours, so that nobody takes them for left over."""
+        try:
+            return [rests_in(row) for row in orders_in(self._question(OPEN_PATH))]
+        except UNUSABLE as exc:
+            raise BrokerError(f"{self.name} sent no usable list of open orders: {exc!r}") from exc
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        try:
+            self._ask("DELETE", ORDER_PATH, symbol=self._there(stray.symbol), clientOrderID=stray.client_order_id)
+        except BingxError as exc:
+            if not is_no_such_order(exc) and exc.code != 80018:
+                raise BrokerError(f"{self.name} did not cancel {stray.client_order_id}: {exc}") from exc
+
+
+def _without_a_position(order: Order, outcome: Outcome) -> Outcome:
+    """A stop is refused while BingX does not see the position yet, or once somebody has closed it: no reason to close
+    what is held, as for a stop that is refused for good, but to look again in a moment."""
+    if order.type in CONDITIONAL and isinstance(outcome, Refused) and outcome.code in map(str, NOTHING_TO_CLOSE_CODES):
+        return replace(outcome, never_left=True)
+    return outcome
