@@ -18,7 +18,7 @@ from history import Wanted
 from journal import JournalError
 from login import Login
 from metrics import CONTENT_TYPE
-from models import ZERO, Account, Signal
+from models import DOLLARS, ZERO, Account, Signal
 from notifier import Look
 from performance import Performance
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
@@ -248,7 +248,8 @@ class Door:
     async def account_summary(self, request: Request) -> Response:
         await self._owner_only(request)
         books = self.gate.engine.books.as_of(self.gate.clock())
-        realized = sum((p.realized_pnl for p in books.positions.values()), ZERO)
+        dollars = (p for p in books.positions.values() if p.rules.quote_asset in DOLLARS)
+        realized = sum((p.realized_pnl for p in dollars), ZERO)
         return json_reply(
             200, {"accounts": self._accounts(), "realized_pnl": realized, "realized_pnl_today": books.realized_today}
         )

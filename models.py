@@ -14,6 +14,12 @@ from typing import NamedTuple
 
 ZERO = Decimal(0)
 
+USDT = "USDT"
+# One of these is counted as one USDT; an amount in any other currency can neither be added nor compared with them.
+DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD"})
+# Brokers whose accounts are in another currency, and their limits with them.
+CURRENCIES = {"FLATTRADE": "INR"}
+
 
 class Action(StrEnum):
     """What the alert asks for. TARGET (hold exactly this position) and CANCEL are understood, but not yet acted on."""
