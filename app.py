@@ -50,6 +50,8 @@ def create_app(gate: Gatehouse) -> FastAPI:
         signals, trades = gate.csvs[SIGNALS], gate.csvs[TRADES]
         answered = gate.metrics.answered
         trader = Trader(gate.engine, gate.brokers, signals, trades, gate.clock, gate.patience, gate.tell, answered)
+        if gate.flattrade:
+            gate.flattrade.on_change = trader.tell_owner
         app.state.door = door = Door(gate, trader, _show_link(gate.settings))
         app.state.dashboard = Dashboard(door)
         await trader.start()

@@ -38,7 +38,7 @@ def startup_text(settings: Settings, secret: str, link_token: str) -> str:
     lines = [
         *_warnings(settings),
         f"Gatehouse listens on {url}",
-        *(f"  {name}: {settings.mode_of(name)}{_markets(settings)}" for name in settings.brokers),
+        *(f"  {name}: {settings.mode_of(name)}{_markets(settings, name)}" for name in settings.brokers),
         f"  alerts without a broker go to {settings.default_broker_name}",
         *([login_line(settings, link_token)] if link_token else [f"  page: {url}/"]),
         f"  records: {settings.log_dir}/signals.csv and {settings.log_dir}/trades.csv",
@@ -64,8 +64,10 @@ def _url(settings: Settings) -> str:
     return f"http://{_reachable(settings.host)}:{settings.port}"
 
 
-def _markets(settings: Settings) -> str:
+def _markets(settings: Settings, broker: str) -> str:
     """Spot is what people expect; anything else is said."""
+    if broker == "FLATTRADE":
+        return ", shares in INR; log in every day: /flattrade/login"
     return "" if settings.binance_market == "spot" else f", {' and '.join(settings.markets)}"
 
 

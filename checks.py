@@ -131,7 +131,8 @@ def symbol_is_allowed(case: Case) -> Verdict:
     if case.is_exit:
         return _not_for_exits("symbol")
     symbol, allowed = case.signal.symbol, case.limits.allowed_symbols
-    if not allowed or symbol in allowed:
+    # Settings know no hyphens: BAJAJ-AUTO is BAJAJAUTO there.
+    if not allowed or symbol.replace("-", "") in allowed:
         return _passed("symbol", lambda: f"Symbol allowed: {symbol}")
     return _refused("symbol", f"Symbol not allowed: {symbol}; allowed: {', '.join(allowed)}")
 

@@ -32,6 +32,7 @@ from setting_values import (
     Percent,
     Switch,
     Url,
+    check_client_id,
     check_host,
     check_networks,
     check_notify_urls,
@@ -58,7 +59,7 @@ KEYS = {
     "BINGX": ("bingx_api_key", "bingx_secret_key"),
     "FLATTRADE": ("flattrade_api_key", "flattrade_api_secret", "flattrade_client_id"),
 }
-LATER_BROKERS = ("BINGX", "FLATTRADE")
+LATER_BROKERS = ("BINGX",)
 NOT_YET = "is not available in this version yet"
 
 Mode = Literal["PAPER", "TESTNET", "LIVE"]
@@ -155,11 +156,17 @@ class Settings(BaseSettings):
         "swap", description="Market at BingX, swap or spot, for a later version."
     )
     bingx_api_url: Url | None = Field(None, description="Other server for BingX, for a later version.")
-    flattrade_api_key: SecretStr | None = Field(None, description="API key of FlatTrade, for a later version.")
-    flattrade_api_secret: SecretStr | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
-    flattrade_client_id: str | None = Field(None, description="Client id at FlatTrade, for a later version.")
-    flattrade_api_url: Url | None = Field(None, description="Other server for FlatTrade, for a later version.")
-    flattrade_auth_url: Url | None = Field(None, description="Other login server for FlatTrade, for a later version.")
+    flattrade_api_key: ExchangeKey | None = Field(
+        None, description="API key of FLATTRADE, which always trades real money, in INR."
+    )
+    flattrade_api_secret: ExchangeKey | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
+    flattrade_client_id: Annotated[str, BeforeValidator(check_client_id)] | None = Field(
+        None, description="Client id at FlatTrade, of the account that trades."
+    )
+    flattrade_api_url: Url | None = Field(
+        None, description="Other server for FLATTRADE, like http://127.0.0.1:9000/PiConnectAPI."
+    )
+    flattrade_auth_url: Url | None = Field(None, description="Other login server for FLATTRADE.")
 
     min_confidence: Confidence = Field(Decimal(50), description="Alerts with less confidence are refused, 0 to 100.")
     default_confidence: Confidence = Field(Decimal(100), description="Confidence of alerts that carry none, 0 to 100.")
@@ -216,14 +223,12 @@ class Settings(BaseSettings):
         description="Trailing stop of entries whose alert names none, in percent of the best price; empty = off.",
     )
     flattrade_min_balance: MoneyOrZero = Field(
-        Decimal(1000), description="As MIN_BALANCE_USDT, in INR for FlatTrade, for a later version."
+        Decimal(1000), description="As MIN_BALANCE_USDT, for FLATTRADE and in INR."
     )
     flattrade_max_risk_per_trade: Money = Field(
-        Decimal(1000), description="As MAX_RISK_PER_TRADE, in INR for FlatTrade, for a later version."
+        Decimal(1000), description="As MAX_RISK_PER_TRADE, for FLATTRADE and in INR."
     )
-    flattrade_trade_amount: Money = Field(
-        Decimal(1000), description="As TRADE_AMOUNT_USDT, in INR for FlatTrade, for a later version."
-    )
+    flattrade_trade_amount: Money = Field(Decimal(1000), description="As TRADE_AMOUNT_USDT, for FLATTRADE and in INR.")
     notify_urls: Annotated[SecretStr, BeforeValidator(check_notify_urls)] | None = Field(
         None,
         description="Where to send messages to you: apprise addresses like tgram://… or mailto://…, comma separated.",
@@ -444,5 +449,8 @@ def _unwise(settings: Settings) -> Iterable[str]:
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"
+    if settings.flattrade_trade_amount > settings.flattrade_max_risk_per_trade:
+        amount, limit = _told(settings, "flattrade_trade_amount"), _told(settings, "flattrade_max_risk_per_trade")
+        yield f"{amount} is above {limit}: FLATTRADE entries whose alert names no size of its own are refused"
     if settings.direction == "short" and settings.binance_market == "spot":
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from banner import ALERT, PLACEHOLDER, alert_message
+from broker import BrokerError
 from door import Door
 from history import Wanted
 from journal import JournalError
@@ -36,6 +37,7 @@ from page_forms import (
 from results import results_view
 from templating import STATIC, render
 from web import HEADERS, BadRequest, json_reply, read_body
+from wiring import FLATTRADE
 
 PAGE_HEADERS = HEADERS | {
     # Only what this daemon itself serves; the small pictures of Bootstrap stand in its style sheet as data. Scripts
@@ -54,6 +56,8 @@ TABS = (
     ("/test", "clipboard-check", "Test"),
     ("/ui/settings", "sliders", "Settings"),
 )
+FLATTRADE_LOGIN = "/flattrade/login"
+LONGEST_CODE = 512
 FRAGMENTS = ("switch", "alarms", "positions", "decisions", "limits", "accounts", "orders", "records")
 LATEST = 12
 
@@ -91,6 +95,41 @@ class Dashboard:
         response = _to("/login")
         self.door.login.leave(request, response)
         return response
+
+    # --- FlatTrade's login of the day -------------------------------------------------------------------------------
+
+    async def flattrade_login(self, request: Request) -> Response:
+        """Off to FlatTrade, whose page asks for the password and the second factor.
+
+        By a link: after a form, browsers hold the form's policy against where it is sent on to.
+        """
+        login = self._gate.flattrade
+        if login is None:
+            return await _problem(404, "FlatTrade is not configured", "Set FLATTRADE_API_KEY and what belongs to it.")
+        return _to(login.begin())
+
+    async def flattrade_back(self, request: Request) -> Response:
+        """Where FlatTrade sends the browser. It comes from another site, so the login's cookie is not shown here.
+
+        Therefore nothing happens yet: this page, which tells nothing, asks for one more click, and that one is ours.
+        """
+        code = request.query_params.get("code") or request.query_params.get("request_code") or ""
+        return await _html("flattrade.html", 200, code=code[:LONGEST_CODE], token="")
+
+    async def flattrade_finish(self, request: Request) -> Response:
+        """Only of who is logged in, from our own page, after a login that was begun here."""
+        form = _form(await read_body(request))
+        login, door = self._gate.flattrade, self.door.login
+        if not door.may_look(request) or not door.comes_from_here(request):
+            return await _problem(401, "Log in here first", "Then begin again at /flattrade/login.")
+        if login is None:
+            return await _problem(404, "FlatTrade is not configured", "Set FLATTRADE_API_KEY and what belongs to it.")
+        try:
+            await asyncio.to_thread(login.finish, form.get("code", ""))
+        except BrokerError as exc:
+            return await _problem(502, "FlatTrade did not log in", str(exc))
+        self.door.trader.market.refresh_soon(FLATTRADE)
+        return _to("/ui")
 
     async def _login_page(
         self, request: Request, status: int, problem: str, link: str, next_page: str | None = None
@@ -234,6 +273,9 @@ def add_pages(app: FastAPI) -> None:
     page("/ui/performance", Dashboard.performance)
     page("/ui/settings", Dashboard.settings)
     page("/test", Dashboard.test)
+    page(FLATTRADE_LOGIN, Dashboard.flattrade_login)
+    open_to_all("/flattrade/callback", "GET", Dashboard.flattrade_back)
+    open_to_all("/flattrade/callback", "POST", Dashboard.flattrade_finish)
     open_to_all("/login", "GET", Dashboard.login_page)
     open_to_all("/login", "POST", Dashboard.enter)
     open_to_all("/logout", "POST", Dashboard.leave)
@@ -274,7 +316,11 @@ async def _or_problem(show: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await show()
     except JournalError as exc:
-        return await _html("problem.html", 503, heading="The records cannot be read", text=str(exc), token="")
+        return await _problem(503, "The records cannot be read", str(exc))
+
+
+async def _problem(status: int, heading: str, text: str) -> Response:
+    return await _html("problem.html", status, heading=heading, text=text, token="")
 
 
 async def _html(template: str, status: int, **values: object) -> Response:

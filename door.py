@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_a
 from trade_history import TradeHistory
 from trader import Trader
 from web import HEADERS, BadRequest, bearer, error_body, json_reply, read_body
-from wiring import Gatehouse
+from wiring import FLATTRADE, Gatehouse
 
 log = logging.getLogger("gatehouse")
 log_of_strangers = logging.getLogger("gatehouse.strangers")
@@ -47,6 +48,15 @@ LONGEST_NAME = 40
 LIKE_DRY_RUN = frozenset(
     ("dry", "dryrun", "isdryrun", "test", "istest", "testing", "testmode", "simulate", "simulation", "preview")
 )
+
+
+def at_flattrade(signal: Signal) -> Signal:
+    """A share has one name in the books: that of NSE without its usual series, or BSE: before it.
+
+    Of the exchange that the chart comes from only BSE routes: an order on NSE would be another market's.
+    """
+    symbol = signal.symbol.removesuffix("-EQ")
+    return replace(signal, symbol=f"BSE:{symbol}" if signal.exchange == "BSE" else symbol)
 
 
 class Door:
@@ -108,11 +118,14 @@ class Door:
 
     def _alert(self, signal: Signal, key: str, received_at: datetime) -> Alert:
         broker, on = signal.broker or self._default_broker, self.gate.brokers
+        signal = at_flattrade(signal) if broker == FLATTRADE.broker else signal
         account = self.gate.account_for(broker, signal.market)
         no_broker = no_market = ""
         if account not in on:
             names = dict.fromkeys(known.broker for known in on)
-            if broker in names:
+            if broker == FLATTRADE.broker and broker in names:
+                no_market = f"{signal.symbol} means {account.market}; {broker} trades shares only"
+            elif broker in names:
                 no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see BINANCE_MARKET"
             else:
                 no_broker = f"Broker not configured: {broker}; configured: {', '.join(names)}"

@@ -28,7 +28,7 @@ CLEARED_AT = time(5)
 SECONDS = 10.0
 # So long somebody may take to log in at FlatTrade; its own code lives for minutes.
 LOGIN_TAKES = timedelta(minutes=15)
-LOG_IN = "log in at GET /flattrade/login (the page's Settings leads there)"
+LOG_IN = "log in at GET /flattrade/login (the page's overview leads there)"
 
 
 class SessionOver(BrokerError):
