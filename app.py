@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -19,16 +20,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from access import Access
 from accountant import Accountant
 from banner import login_line, startup_text
 from config import Settings, SettingsError
 from connections import Connection
 from dashboard import Dashboard, add_pages
 from data_folder import FolderError
-from door import Door, look
+from door import Door
 from journal import SIGNALS, TRADES, JournalError
+from live import Live
 from log_setup import set_up_logging
+from looking import Looking
+from owner import Owner
 from setting_sources import load_settings
+from standing import Standing
 from trader import Trader
 from web import BadRequest, error_body, json_reply
 from wiring import Gatehouse, open_gatehouse
@@ -42,26 +48,36 @@ COLLECT_AFTER = (20_000, 10, 10)
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-def create_app(gate: Gatehouse) -> FastAPI:
+class Routes(NamedTuple):
+    """The app, and what of it the server needs by name."""
+
+    app: FastAPI
+    door: Door
+    looking: Looking
+    dashboard: Dashboard
+
+
+def create_app(gate: Gatehouse) -> Routes:
     """The routes over one wired Gatehouse; recovery begins when the server starts."""
+    signals, trades, answered = gate.csvs[SIGNALS], gate.csvs[TRADES], gate.metrics.answered
+    trader = Trader(gate.engine, gate.brokers, signals, trades, gate.clock, gate.patience, gate.tell, answered)
+    accountant = Accountant(gate.engine, trader.market, tuple(gate.brokers), gate.clock, gate.patience)
+    access, standing = Access(gate, _show_link(gate.settings)), Standing(gate, trader)
+    door, owner = Door(gate, trader, access), Owner(gate, trader, access)
+    looking = Looking(gate, trader, access, standing)
+    dashboard = Dashboard(gate, access, standing, looking, door, trader.market.refresh_soon)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        signals, trades = gate.csvs[SIGNALS], gate.csvs[TRADES]
-        answered = gate.metrics.answered
-        trader = Trader(gate.engine, gate.brokers, signals, trades, gate.clock, gate.patience, gate.tell, answered)
         if gate.flattrade:
             gate.flattrade.on_change = trader.tell_owner
-        app.state.door = door = Door(gate, trader, _show_link(gate.settings))
-        app.state.dashboard = Dashboard(door)
         await trader.start()
-        trader.beside(door.trades.follow)
-        if gate.notifier:
-            gate.notifier.start(lambda: look(gate, trader))
-        accountant = Accountant(gate.engine, trader.market, tuple(gate.brokers), gate.clock, gate.patience)
+        trader.beside(looking.trades.follow)
         trader.beside(partial(accountant.keep, trader.ready))
+        if gate.notifier:
+            gate.notifier.start(standing.look)
         yield
-        door.trades.stop()
+        looking.trades.stop()
         await trader.stop(STOP_SECONDS)
         if gate.notifier:
             gate.notifier.stop(TELL_SECONDS)
@@ -72,37 +88,30 @@ def create_app(gate: Gatehouse) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unforeseen)
 
-    def door(request: Request) -> Door:
-        opened: Door = request.app.state.door
-        return opened
-
-    def route(path: str, method: str, handle: Callable[[Door, Request], Awaitable[Response]]) -> None:
-        async def endpoint(request: Request) -> Response:
-            return await handle(door(request), request)
-
+    def route(path: str, method: str, handle: Callable[[Request], Awaitable[Response]]) -> None:
         # Starlette's own route: nothing here is for FastAPI to parse, and an alert is in a hurry.
-        app.router.add_route(path, endpoint, methods=[method])
+        app.router.add_route(path, handle, methods=[method])
 
-    route("/webhook", "POST", Door.webhook)
-    route("/webhook/{path_secret}", "POST", Door.webhook)
-    route("/health", "GET", Door.health)
-    route("/status", "GET", Door.status)
-    route("/metrics", "GET", Door.metrics)
-    route("/executions", "GET", Door.executions)
-    route("/positions", "GET", Door.positions)
-    route("/account/summary", "GET", Door.account_summary)
-    route("/performance", "GET", Door.performance)
-    route("/preferences/current", "GET", Door.preferences)
-    route("/preferences/reset", "POST", Door.reset_preferences)
-    route("/preferences/{name}", "POST", Door.change_preferences)
-    route("/pause", "POST", Door.pause)
-    route("/resume", "POST", Door.resume)
-    route("/close-all", "POST", Door.close_all)
-    route("/notifications/test", "POST", Door.test_notifications)
-    route("/logs/signals.csv", "GET", Door.download)
-    route("/logs/trades.csv", "GET", Door.download)
-    add_pages(app)
-    return app
+    route("/webhook", "POST", door.webhook)
+    route("/webhook/{path_secret}", "POST", door.webhook)
+    route("/health", "GET", looking.health)
+    route("/status", "GET", looking.status)
+    route("/metrics", "GET", looking.metrics)
+    route("/executions", "GET", looking.executions)
+    route("/positions", "GET", looking.positions)
+    route("/account/summary", "GET", looking.account_summary)
+    route("/performance", "GET", looking.performance)
+    for file in ("signals.csv", "trades.csv", "signals.xlsx", "trades.xlsx"):
+        route(f"/logs/{file}", "GET", looking.download)
+    route("/preferences/current", "GET", owner.preferences)
+    route("/preferences/reset", "POST", owner.reset_preferences)
+    route("/preferences/{name}", "POST", owner.change_preferences)
+    route("/pause", "POST", owner.pause)
+    route("/resume", "POST", owner.resume)
+    route("/close-all", "POST", owner.close_all)
+    route("/notifications/test", "POST", owner.test_notifications)
+    add_pages(app, dashboard)
+    return Routes(app, door, looking, dashboard)
 
 
 class ShortCut:
@@ -111,8 +120,9 @@ class ShortCut:
     What they cost, and what that is of an alert's way: docs/performance.md.
     """
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, door: Door) -> None:
         self._app = app
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" and scope["method"] == "POST" else ""
@@ -122,7 +132,7 @@ class ShortCut:
         scope["path_params"] = {"path_secret": path.removeprefix("/webhook").removeprefix("/")}
         request = Request(scope, receive)
         try:
-            response = await self._app.state.door.webhook(request)
+            response = await self._door.webhook(request)
         except ClientDisconnect:
             return
         except BadRequest as exc:
@@ -167,12 +177,12 @@ def listen(settings: Settings) -> socket.socket:
 class Server(uvicorn.Server):
     """Lets the viewers of the page go first: their streams do not end by themselves, and the stop would wait."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live) -> None:
         super().__init__(config)
-        self._app = app
+        self._live = live
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.dashboard.live.end()
+        self._live.end()
         await super().shutdown(sockets)
 
 
@@ -181,9 +191,9 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
     # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
-    app = create_app(gate)
+    routes = create_app(gate)
     config = uvicorn.Config(
-        ShortCut(app),
+        ShortCut(routes.app, routes.door),
         loop="uvloop",
         http=Connection,
         ws="none",
@@ -195,7 +205,7 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     try:
-        Server(config, app).run(sockets=[listener])
+        Server(config, routes.dashboard.live).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
 

@@ -1,11 +1,11 @@
-"""The page: what it does, what it earned, and a hand on the switch. Shows and asks; the door decides who may."""
+"""The page: what it does, what it earned, and a hand on the switch. Shows and asks; access.py says who may."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs, quote
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -14,13 +14,15 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from access import Access
 from banner import ALERT, PLACEHOLDER, alert_message
 from broker import BrokerError
 from door import Door
 from history import Wanted
 from journal import JournalError
 from live import Fragments, Live
-from models import DecisionRecord
+from looking import Looking
+from models import Account, DecisionRecord
 from overview import decision_view, mode_of, overview, trade_view
 from page_forms import (
     PAGE_ROWS,
@@ -35,9 +37,10 @@ from page_forms import (
     settings_view,
 )
 from results import results_view
+from standing import Standing
 from templating import STATIC, render
 from web import HEADERS, BadRequest, json_reply, read_body
-from wiring import FLATTRADE
+from wiring import FLATTRADE, Gatehouse
 
 PAGE_HEADERS = HEADERS | {
     # Only what this daemon itself serves; the small pictures of Bootstrap stand in its style sheet as data. Scripts
@@ -56,7 +59,7 @@ TABS = (
     ("/test", "clipboard-check", "Test"),
     ("/ui/settings", "sliders", "Settings"),
 )
-FLATTRADE_LOGIN = "/flattrade/login"
+Page = Callable[[Request], Awaitable[Response]]
 LONGEST_CODE = 512
 FRAGMENTS = ("switch", "alarms", "positions", "decisions", "limits", "accounts", "orders", "records")
 LATEST = 12
@@ -65,35 +68,48 @@ LATEST = 12
 class Dashboard:
     """The pages of one daemon."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        self._gate = door.gate
+    def __init__(
+        self,
+        gate: Gatehouse,
+        access: Access,
+        standing: Standing,
+        looking: Looking,
+        door: Door,
+        look_again: Callable[[Account], None],
+    ) -> None:
+        """`look_again` has an account asked anew."""
+        self.login = access.login
+        self._gate = gate
+        self._standing = standing
+        self._looking = looking
+        self._door = door
+        self._look_again = look_again
         self._latest: tuple[int, list[dict[str, Any]]] = (-1, [])
         self.live = Live(self._fragments)
 
     # --- in and out -------------------------------------------------------------------------------------------------
 
     async def login_page(self, request: Request) -> Response:
-        if self.door.login.may_look(request):
+        if self.login.may_look(request):
             return _to(_safe(request.query_params.get("next")))
         return await self._login_page(request, 200, "", request.query_params.get("token", ""))
 
     async def enter(self, request: Request) -> Response:
         form = _form(await read_body(request))
         try:
-            cookie = await self.door.login.enter(request, form.get("password", ""), form.get("token", ""))
+            cookie = await self.login.enter(request, form.get("password", ""), form.get("token", ""))
         except BadRequest as exc:
             return await self._login_page(request, exc.status, str(exc), "", form.get("next"))
         response = _to(_safe(form.get("next")))
-        self.door.login.keep(request, response, cookie)
+        self.login.keep(request, response, cookie)
         return response
 
     async def leave(self, request: Request) -> Response:
         form = _form(await read_body(request))
-        if not self.door.login.is_own_form(request, form.get("token", "")):
+        if not self.login.is_own_form(request, form.get("token", "")):
             raise BadRequest(403, "this did not come from the page")
         response = _to("/login")
-        self.door.login.leave(request, response)
+        self.login.leave(request, response)
         return response
 
     # --- FlatTrade's login of the day -------------------------------------------------------------------------------
@@ -118,9 +134,8 @@ class Dashboard:
 
     async def flattrade_finish(self, request: Request) -> Response:
         """Only of who is logged in, from our own page, after a login that was begun here."""
-        form = _form(await read_body(request))
-        login, door = self._gate.flattrade, self.door.login
-        if not door.may_look(request) or not door.comes_from_here(request):
+        form, login = _form(await read_body(request)), self._gate.flattrade
+        if not self.login.may_look(request) or not self.login.comes_from_here(request):
             return await _problem(401, "Log in here first", "Then begin again at /flattrade/login.")
         if login is None:
             return await _problem(404, "FlatTrade is not configured", "Set FLATTRADE_API_KEY and what belongs to it.")
@@ -128,7 +143,7 @@ class Dashboard:
             await asyncio.to_thread(login.finish, form.get("code", ""))
         except BrokerError as exc:
             return await _problem(502, "FlatTrade did not log in", str(exc))
-        self.door.trader.market.refresh_soon(FLATTRADE)
+        self._look_again(FLATTRADE)
         return _to("/ui")
 
     async def _login_page(
@@ -156,7 +171,7 @@ class Dashboard:
         return await self._rows(request, TRADES_TABLE)
 
     async def performance(self, request: Request) -> Response:
-        found, brokers = await self.door.results(Wanted())
+        found, brokers = await self._looking.results(Wanted())
         return await self._page(request, "performance.html", "/ui/performance", **results_view(found, brokers))
 
     async def test(self, request: Request) -> Response:
@@ -164,14 +179,14 @@ class Dashboard:
         return await self._page(request, "test.html", "/test", message=message, fields=TEST_FIELDS)
 
     async def settings(self, request: Request) -> Response:
-        values = settings_view(self._gate.engine.in_force, self.door.notifications())
+        values = settings_view(self._gate.engine.in_force, self._standing.notifications())
         return await self._page(request, "settings.html", "/ui/settings", **values)
 
     async def _page(
         self, request: Request, template: str, here: str, s: Mapping[str, Any] | None = None, **values: object
     ) -> Response:
         """`s`: what is live on the page."""
-        session = self.door.login.session(request) or ""
+        session = self.login.session(request) or ""
         common = {
             "here": here,
             "tabs": TABS,
@@ -209,7 +224,7 @@ class Dashboard:
     # --- live -------------------------------------------------------------------------------------------------------
 
     async def _state(self) -> dict[str, Any]:
-        return overview(self.door.state(), await asyncio.to_thread(self._latest_decisions))
+        return overview(self._standing.state(), await asyncio.to_thread(self._latest_decisions))
 
     def _latest_decisions(self) -> list[dict[str, Any]]:
         """Read again only when the journal has grown."""
@@ -231,7 +246,7 @@ class Dashboard:
         text = asked.get("alert")
         if not isinstance(text, str):
             raise BadRequest(400, "alert must be the text of an alert")
-        return await self.door.owners_alert(text.encode("utf-8", "replace"), is_dry_run=asked.get("send") is not True)
+        return await self._door.owners_alert(text.encode("utf-8", "replace"), is_dry_run=asked.get("send") is not True)
 
     async def show_message(self, request: Request) -> Response:
         """With the secret: asked for by a click, and never part of a page."""
@@ -240,7 +255,7 @@ class Dashboard:
 
     async def _changing(self, request: Request) -> bytes:
         body = await read_body(request)
-        if not self.door.login.may_change(request):
+        if not self.login.may_change(request):
             raise BadRequest(401, "log in first")
         return body
 
@@ -248,59 +263,51 @@ class Dashboard:
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def add_pages(app: FastAPI) -> None:
-    """`app.state.dashboard` is there once the server has started."""
-
-    def page(path: str, show: Callable[[Dashboard, Request], Awaitable[Response]]) -> None:
+def add_pages(app: FastAPI, dashboard: Dashboard) -> None:
+    def page(path: str, show: Page) -> None:
         async def endpoint(request: Request) -> Response:
-            dashboard: Dashboard = request.app.state.dashboard
-            if not dashboard.door.login.may_look(request):
+            if not dashboard.login.may_look(request):
                 return _to(f"/login?next={quote(request.url.path)}")
-            return await _or_problem(lambda: show(dashboard, request))
+            return await _or_problem(lambda: show(request))
 
         app.router.add_route(path, endpoint, methods=["GET"])
 
-    def open_to_all(path: str, method: str, handle: Callable[[Dashboard, Request], Awaitable[Response]]) -> None:
-        async def endpoint(request: Request) -> Response:
-            return await handle(request.app.state.dashboard, request)
-
-        app.router.add_route(path, endpoint, methods=[method])
-
-    for path in ("/", "/ui"):
-        page(path, Dashboard.overview)
-    page("/ui/signals", Dashboard.signals)
-    page("/ui/trades", Dashboard.trades)
-    page("/ui/performance", Dashboard.performance)
-    page("/ui/settings", Dashboard.settings)
-    page("/test", Dashboard.test)
-    page(FLATTRADE_LOGIN, Dashboard.flattrade_login)
-    open_to_all("/flattrade/callback", "GET", Dashboard.flattrade_back)
-    open_to_all("/flattrade/callback", "POST", Dashboard.flattrade_finish)
-    open_to_all("/login", "GET", Dashboard.login_page)
-    open_to_all("/login", "POST", Dashboard.enter)
-    open_to_all("/logout", "POST", Dashboard.leave)
-    open_to_all("/test/run", "POST", Dashboard.run_test)
-    open_to_all("/test/secret", "POST", Dashboard.show_message)
-    app.get("/events", response_class=EventSourceResponse)(_events)
+    page("/", dashboard.overview)
+    page("/ui", dashboard.overview)
+    page("/ui/signals", dashboard.signals)
+    page("/ui/trades", dashboard.trades)
+    page("/ui/performance", dashboard.performance)
+    page("/ui/settings", dashboard.settings)
+    page("/test", dashboard.test)
+    page("/flattrade/login", dashboard.flattrade_login)
+    app.router.add_route("/flattrade/callback", dashboard.flattrade_back, methods=["GET"])
+    app.router.add_route("/flattrade/callback", dashboard.flattrade_finish, methods=["POST"])
+    app.router.add_route("/login", dashboard.login_page, methods=["GET"])
+    app.router.add_route("/login", dashboard.enter, methods=["POST"])
+    app.router.add_route("/logout", dashboard.leave, methods=["POST"])
+    app.router.add_route("/test/run", dashboard.run_test, methods=["POST"])
+    app.router.add_route("/test/secret", dashboard.show_message, methods=["POST"])
+    _add_events(app, dashboard)
     app.mount("/static", _Static(directory=STATIC))
 
 
-async def _viewer(request: Request) -> Dashboard:
-    dashboard: Dashboard = request.app.state.dashboard
-    if not dashboard.door.login.may_look(request):
-        raise BadRequest(401, "log in first")
-    if dashboard.live.is_full:
-        raise BadRequest(503, "too many pages are open")
-    return dashboard
+def _add_events(app: FastAPI, dashboard: Dashboard) -> None:
+    # Before the stream begins: once it has, its status is sent.
+    async def viewer(request: Request) -> Callable[[], bool]:
+        if not dashboard.login.may_look(request):
+            raise BadRequest(401, "log in first")
+        if dashboard.live.is_full:
+            raise BadRequest(503, "too many pages are open")
+        return lambda: dashboard.login.may_look(request)
 
+    if_allowed = Depends(viewer)
 
-async def _events(
-    request: Request, dashboard: Annotated[Dashboard, Depends(_viewer)]
-) -> AsyncIterator[ServerSentEvent]:
-    async for news in dashboard.live.watch(lambda: dashboard.door.login.may_look(request)):
-        yield ServerSentEvent(event="fragments" if news else "alive", data=news)
-    if not dashboard.door.login.may_look(request):
-        yield ServerSentEvent(event="over", data={})
+    @app.get("/events", response_class=EventSourceResponse)
+    async def events(may_look: Callable[[], bool] = if_allowed) -> AsyncIterator[ServerSentEvent]:
+        async for news in dashboard.live.watch(may_look):
+            yield ServerSentEvent(event="fragments" if news else "alive", data=news)
+        if not may_look():
+            yield ServerSentEvent(event="over", data={})
 
 
 class _Static(StaticFiles):

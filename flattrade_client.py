@@ -73,10 +73,11 @@ NAME = "FLATTRADE"
 URL = "https://piconnect.flattrade.in/PiConnectAPI"
 SECONDS = 10.0
 
-# Orders: 10 a second and 40 a minute, and by SEBI's rules fewer than 10 a second. Questions: 200 a minute by
-# https://pi.flattrade.in/docs, and 120 where others were cut off. What leaves in time may arrive together: a bit below.
+# Orders: 10 a second and 40 a minute, and by SEBI's rules fewer than 10 a second. Questions: 40 a second and 200 a
+# minute by https://pi.flattrade.in/docs, 120 a minute where others were cut off. What leaves in time may arrive
+# together, so a bit below; of a second's questions half: a new share and the account need some ten in one moment.
 ORDERS_AT_MOST = ((9, 1.0), (39, 60.0))
-QUESTIONS_AT_MOST = ((9, 1.0), (115, 60.0))
+QUESTIONS_AT_MOST = ((20, 1.0), (115, 60.0))
 # Prices that are only watched leave so many of a minute's questions to those that an order waits for.
 KEPT_FOR_ORDERS = 50
 # The account is asked every three seconds and needs two questions each time; holdings change once a day, and by orders.
@@ -157,6 +158,7 @@ class FlatTradeClient:
         self._orders, self._questions = Pace(*ORDERS_AT_MOST), Pace(*QUESTIONS_AT_MOST)
         self._tokens: dict[str, str] = {}  # symbol -> FlatTrade's number of it
         self._seen: dict[str, Seen] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._holdings: tuple[float, Sequence[Row]] | None = None
 
     def __repr__(self) -> str:
@@ -356,10 +358,17 @@ class FlatTradeClient:
         return rows
 
     def _quote(self, symbol: str, kept: int = 0) -> Quote:
-        """At most two seconds old. Raises UnknownSymbol or BrokerError."""
-        known = self._seen.get(symbol)
-        if known is not None and time.monotonic() - known.at < QUOTE_SECONDS:
-            return known.quote
+        """At most two seconds old. Raises UnknownSymbol or BrokerError.
+
+        Rules and price of a new symbol are asked for at the same moment, and both are in one answer: one asks.
+        """
+        with self._locks.setdefault(symbol, threading.Lock()):
+            known = self._seen.get(symbol)
+            if known is not None and time.monotonic() - known.at < QUOTE_SECONDS:
+                return known.quote
+            return self._asked_quote(symbol, kept)
+
+    def _asked_quote(self, symbol: str, kept: int) -> Quote:
         exch, tsym = scrip_of(symbol)
         token = self._tokens.get(symbol) or self._token_of(symbol)
         at = time.monotonic()

@@ -106,7 +106,7 @@ def _position(position: View, resting: Sequence[View]) -> View:
     cost, gain = position["cost"], position["unrealized_pnl"]
     return position | {
         "where": f"{position['broker']} {position['market']}",
-        "percent": 100 * gain / cost if gain is not None and cost else None,
+        "percent": round(100 * gain / cost, 2) if gain is not None and cost else None,
         "legs": _legs(position, {order["leg"] for order in there}),
     }
 

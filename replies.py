@@ -149,8 +149,10 @@ def signal_view(signal: Signal, broker: str) -> dict[str, Any]:
 
 
 def dry_run_invalid(reason: str, field: str) -> dict[str, Any]:
-    """Of an alert that is not understood. Nothing is on the record: a dry run leaves none."""
-    return {"dry_run": True, "decision": Decision.INVALID, "field": field, "check": field} | _said(reason, False)
+    """Of an alert that the owner tries, and that is not understood. It leaves nothing on the record."""
+    body: dict[str, Any] = dict.fromkeys(BODY_KEYS)
+    body |= {"success": False, "decision": Decision.INVALID, "check": field} | _said(reason, False)
+    return body | {"dry_run": True, "field": field}
 
 
 def dry_run_reply(signal: Signal, broker: str, preview: Preview) -> dict[str, Any]:

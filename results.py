@@ -43,23 +43,20 @@ def _milliseconds(value: float | None) -> str:
     return NOTHING if value is None else took(value)
 
 
-PNL = Column("Realised P&L", "of all closed trades, after fees in base or quote", lambda f: gain(f.realized_pnl))
-TRADES = Column("Closed trades", "orders that closed something", lambda f: str(f.trades))
-WIN_RATE = Column("Win rate", "trades with a profit, of all", lambda f: _percent(f.win_rate_percent))
-PROFIT_FACTOR = Column("Profit factor", "what wins brought over what losses took", lambda f: _ratio(f.profit_factor))
-AVERAGE_WIN = Column("Average win", "of trades with a profit", lambda f: gain(f.average_win))
-AVERAGE_LOSS = Column("Average loss", "of trades with a loss", lambda f: gain(f.average_loss))
-DRAWDOWN = Column("Max drawdown", "deepest fall of the summed P&L below its peak", lambda f: money(f.max_drawdown))
-SHARPE = Column("Sharpe", "of daily P&L in money, times √365; days without trades count 0", lambda f: _ratio(f.sharpe))
-FEES = Column("Fees", "paid; other coins apart", _fees)
-ENTRY = Column("Slippage in", "median against the alert's price; + is worse", lambda f: _basis_points(f.entry_slippage))
-EXIT = Column("Slippage out", "median against the alert's price; + is worse", lambda f: _basis_points(f.exit_slippage))
-LATENCY = Column("Latency", "median, from receipt to the answer", lambda f: _milliseconds(f.median_latency_ms))
-
-TOTAL = (
-    PNL, TRADES, WIN_RATE, PROFIT_FACTOR, AVERAGE_WIN, AVERAGE_LOSS, DRAWDOWN, SHARPE, FEES, ENTRY, EXIT, LATENCY
-)  # fmt: skip
-BESIDE = (PNL, TRADES, WIN_RATE, PROFIT_FACTOR, AVERAGE_WIN, AVERAGE_LOSS, DRAWDOWN, FEES)
+COLUMNS = (
+    Column("Realised P&L", "of all closed trades, after fees in base or quote", lambda f: gain(f.realized_pnl)),
+    Column("Closed trades", "orders that closed something", lambda f: str(f.trades)),
+    Column("Win rate", "trades with a profit, of all", lambda f: _percent(f.win_rate_percent)),
+    Column("Profit factor", "what wins brought over what losses took", lambda f: _ratio(f.profit_factor)),
+    Column("Average win", "of trades with a profit", lambda f: gain(f.average_win)),
+    Column("Average loss", "of trades with a loss", lambda f: gain(f.average_loss)),
+    Column("Max drawdown", "deepest fall of the summed P&L below its peak", lambda f: money(f.max_drawdown)),
+    Column("Sharpe", "of daily P&L in money, times √365; days without trades count 0", lambda f: _ratio(f.sharpe)),
+    Column("Fees", "paid; other coins apart", _fees),
+    Column("Slippage in", "median against the alert's price; + is worse", lambda f: _basis_points(f.entry_slippage)),
+    Column("Slippage out", "median against the alert's price; + is worse", lambda f: _basis_points(f.exit_slippage)),
+    Column("Latency", "median, from receipt to the answer", lambda f: _milliseconds(f.median_latency_ms)),
+)
 
 
 def results_view(found: Performance, brokers: Sequence[str]) -> View:
@@ -69,7 +66,7 @@ def results_view(found: Performance, brokers: Sequence[str]) -> View:
     equity = [{"name": "Equity drawdown", "help": "deepest fall of all accounts, %", "text": _percent(fall)}]
     return {
         "heading": f"{found.total.currency}, {', '.join(brokers)}",
-        "figures": [_figure(column, found.total) for column in TOTAL] + equity,
+        "figures": [_figure(column, found.total) for column in COLUMNS] + equity,
         "parts": [
             _part("By strategy", "Strategy", found.by_strategy, found.total.currency),
             _part("By symbol", "Symbol", found.by_symbol, found.total.currency),
@@ -88,8 +85,8 @@ def _part(heading: str, what: str, parts: Sequence[Part], usual: str) -> View:
     rows = [
         {
             "name": (part.name or NOTHING) + ("" if part.figures.currency == usual else f" ({part.figures.currency})"),
-            "cells": [column.shown(part.figures) for column in BESIDE],
+            "cells": [column.shown(part.figures) for column in COLUMNS],
         }
         for part in parts
     ]
-    return {"heading": heading, "what": what, "columns": [column.name for column in BESIDE], "rows": rows}
+    return {"heading": heading, "what": what, "columns": [column.name for column in COLUMNS], "rows": rows}

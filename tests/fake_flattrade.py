@@ -48,6 +48,8 @@ OPEN = ("OPEN", "PENDING", "TRIGGER_PENDING")
 
 CIPLA = {"exch": "NSE", "token": "694", "tsym": "CIPLA-EQ", "pp": "2", "ls": "1", "ti": "0.10"}
 SCRIPS: tuple[Row, ...] = (
+    # The search finds it, too, and tells it first.
+    {"exch": "NSE", "token": "9694", "tsym": "XCIPLA-EQ", "pp": "2", "ls": "1", "ti": "0.10"},
     CIPLA,
     {"exch": "BSE", "token": "500087", "tsym": "CIPLA", "pp": "2", "ls": "1", "ti": "0.05"},
     {"exch": "NSE", "token": "2031", "tsym": "M&M-EQ", "pp": "2", "ls": "1", "ti": "0.10"},

@@ -253,6 +253,10 @@ def assert_csvs_equal_journal(daemon: Daemon) -> None:
         )
 
 
+# As test_market=: the account is looked at again and again, where a test would wait for that and for nothing else.
+EAGER = {"BALANCE_GAP_SECONDS": 0.1, "BALANCE_PAUSE_SECONDS": 0.3, "FAILURE_PAUSE_SECONDS": [0.3] * 5}
+
+
 def binance(fake: Any, **more: object) -> dict[str, object]:
     """Settings that send BINANCE to the fake exchange."""
     return {

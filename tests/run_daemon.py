@@ -6,6 +6,7 @@ everything once and then forks one daemon for every line of JSON on its input: a
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ import app
 import csv_logger
 import desk
 import journal
+import market_data
 import orders
 import paper_client
 import risk
@@ -166,7 +168,7 @@ def tell_everything() -> None:
 
 
 def prepare() -> orders.Patience:
-    """Applies TEST_LOG_LEVEL, TEST_CRASH_AT, TEST_TROUBLE_IN, TEST_ABSENCE_SECONDS and TEST_PATIENCE of the env."""
+    """Applies TEST_LOG_LEVEL, _CRASH_AT, _TROUBLE_IN, _ABSENCE_SECONDS, _MARKET and _PATIENCE of the env."""
     if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
         after(app, "set_up_logging", tell_everything)
     step = os.environ.get("TEST_CRASH_AT")
@@ -175,6 +177,9 @@ def prepare() -> orders.Patience:
     place = os.environ.get("TEST_TROUBLE_IN")
     if place:
         TROUBLES[place]()
+    for name, seconds in json.loads(os.environ.get("TEST_MARKET", "{}")).items():
+        is_age = isinstance(getattr(market_data, name), timedelta)
+        setattr(market_data, name, timedelta(seconds=seconds) if is_age else seconds)
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
@@ -201,6 +206,9 @@ def run() -> None:
 def nursery() -> None:
     """Forks a daemon per line `{"env": {…}, "cwd": …, "log": …}` and answers with its pid."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # What is frozen here no daemon looks through, and no memory is copied for that.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builders import LIMITS, NOW, S, an_order, view_at
 from fake_binance import FakeBinance
-from harness import Daemon, binance, eventually
+from harness import EAGER, Daemon, binance, eventually
 from scenes import Scene
 
 from binance_link import MAX_CLOCK_SKEW_SECONDS, clock_problem
@@ -54,7 +54,7 @@ def test_an_answer_that_took_long_proves_no_difference_that_it_could_have_made_i
 def test_while_the_clocks_are_far_apart_nothing_enters_everything_leaves_and_it_clears_by_itself(
     scene: MakeScene, kind: str
 ) -> None:
-    there = scene(kind, cooldown_seconds=0)
+    there = scene(kind, cooldown_seconds=0, test_market=EAGER)
     daemon, fake = there.daemon, there.fake
     there.enter()
     move_exchange(fake, -3600)
@@ -66,6 +66,7 @@ def test_while_the_clocks_are_far_apart_nothing_enters_everything_leaves_and_it_
     assert "3600.0 s apart" in refused["reason"]
     assert len(there.orders()) == orders
     assert there.post("close")["status"] == "FILLED"
+    eventually(lambda: len(told(daemon)) == 1, 3, lambda: "the owner is not told")
     move_exchange(fake, 0)
     eventually(lambda: problem(daemon) == "", 10, lambda: "it does not clear")
     assert there.post("buy", quantity="0.01", comment="right again")["status"] == "FILLED"
@@ -79,7 +80,7 @@ def test_a_clock_that_is_wrong_at_the_start_is_known_before_the_first_alert(
     daemon_with: MakeDaemon, exchange: FakeBinance
 ) -> None:
     move_exchange(exchange, MAX_CLOCK_SKEW_SECONDS + 1)
-    daemon = daemon_with(**binance(exchange, cooldown_seconds=0)).start()
+    daemon = daemon_with(**binance(exchange, cooldown_seconds=0, test_market=EAGER)).start()
     assert daemon.post(symbol="BTCUSDT", action="buy")["check"] == "halted"
     assert exchange.orders == []
     paper = daemon.post(symbol="BTCUSDT", action="buy", broker="PAPER", price=43000)
@@ -87,7 +88,7 @@ def test_a_clock_that_is_wrong_at_the_start_is_known_before_the_first_alert(
 
 
 def test_the_entry_of_a_reversal_is_not_opened_by_a_wrong_clock(scene: MakeScene) -> None:
-    there = scene("futures", cooldown_seconds=0)
+    there = scene("futures", cooldown_seconds=0, test_market=EAGER)
     there.enter()
     move_exchange(there.fake, 3600)
     eventually(lambda: problem(there.daemon) != "", 10, lambda: "nobody compares the clocks")
@@ -109,6 +110,6 @@ def test_an_entry_that_waited_for_its_way_out_asks_the_clock_once_more(
 
 def test_clocks_that_differ_a_little_stop_nothing(daemon_with: MakeDaemon, exchange: FakeBinance) -> None:
     move_exchange(exchange, MAX_CLOCK_SKEW_SECONDS - 0.5)
-    daemon = daemon_with(**binance(exchange, cooldown_seconds=0)).start()
+    daemon = daemon_with(**binance(exchange, cooldown_seconds=0, test_market=EAGER)).start()
     assert daemon.post(symbol="BTCUSDT", action="buy")["status"] == "FILLED"
     assert (problem(daemon), told(daemon)) == ("", [])

@@ -131,7 +131,7 @@ def test_on_a_slow_disk_the_answers_still_come_in_time(rich: Daemon, exchange: F
 
 
 # A commit that takes longer than the sender's patience, and then fails or not.
-SLOW = "delay_enter=3000000"
+SLOW = "delay_enter=2400000"
 FAILS, WORKS = f"{SLOW}:error=EIO", SLOW
 
 
@@ -144,7 +144,7 @@ def test_an_entry_that_the_disk_holds_up_is_answered_503_and_does_not_leave_late
         reply = buy(rich, "held up")
         assert (reply.status, reply["error"]) == (503, "no time to decide; send it again")
         assert 2.0 < reply.seconds < REPLY_SECONDS
-        time.sleep(1)
+        time.sleep(0.6)
     eventually(rich.is_healthy, HEALED_SECONDS, lambda: "it does not heal")
     rich.wait_until_settled()
     assert exchange.calls(ORDERS) == []
@@ -174,7 +174,7 @@ def test_a_way_out_that_the_disk_holds_up_is_pending_and_leaves_once_it_is_on_th
         reply = sell(rich)
         assert (reply.status, reply["status"], reply["success"]) == (202, "PENDING", False)
         assert reply.seconds < REPLY_SECONDS
-        time.sleep(1)
+        time.sleep(0.6)
     eventually(lambda: len(exchange.calls(ORDERS)) == 2, HEALED_SECONDS, lambda: "it does not leave")
     eventually(lambda: rich.owner_get("/status")["open_trades"] == 0, 5, lambda: "it is not on the record")
     assert [row["Decision"] for row in rich.signals()] == ["ACCEPTED", "ACCEPTED"]

@@ -17,7 +17,6 @@ from binance_common.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from binance_sdk_spot.spot import Spot
 from fake_binance import FakeBinance
 
 BUY = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": 0.01}
@@ -33,6 +32,9 @@ def fake() -> Iterator[FakeBinance]:
 @pytest.fixture
 def api(fake: FakeBinance, caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     """The SDK's client; whatever it could not parse fails the test."""
+    # Every lane of a run reads every test file: what takes so long to import is left to the one that uses it.
+    from binance_sdk_spot.spot import Spot
+
     configuration = ConfigurationRestAPI(
         api_key=fake.api_key, api_secret=fake.api_secret, base_path=fake.base_url, retries=0, timeout=3000
     )

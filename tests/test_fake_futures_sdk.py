@@ -14,9 +14,6 @@ from binance import Client
 from binance.exceptions import BinanceAPIException
 from binance_common.configuration import ConfigurationRestAPI
 from binance_common.errors import BadRequestError, ServerError, TooManyRequestsError
-from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import (
-    DerivativesTradingUsdsFutures,
-)
 from fake_binance import FakeBinance
 
 BUY = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": 0.01}
@@ -64,6 +61,11 @@ def lost(body: Any, data: Any) -> set[str]:
 @pytest.fixture
 def api(fake: FakeBinance, caplog: pytest.LogCaptureFixture) -> Iterator[Sdk]:
     """The SDK's client; whatever it warns of fails the test."""
+    # Every lane of a run reads every test file: what takes so long to import is left to the one that uses it.
+    from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import (
+        DerivativesTradingUsdsFutures,
+    )
+
     configuration = ConfigurationRestAPI(
         api_key=fake.api_key, api_secret=fake.api_secret, base_path=fake.base_url, retries=0, timeout=3000
     )

@@ -279,6 +279,15 @@ def test_rules_are_whole_shares_in_rupees_without_stop_orders(client: FlatTradeC
     assert not rules.quote_amount_allowed
 
 
+def test_twenty_who_ask_for_one_share_at_once_ask_flattrade_once(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    threads = [threading.Thread(target=client.symbol_rules, args=("CIPLA",)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(fake.asked("SearchScrip")), len(fake.asked("GetQuotes"))) == (1, 1)
+
+
 def test_only_the_very_same_name_is_found(client: FlatTradeClient) -> None:
     with pytest.raises(UnknownSymbol, match="REL-EQ"):
         client.symbol_rules("REL")
@@ -478,7 +487,13 @@ def test_the_books_lists_are_read_at_http_400_too(client: FlatTradeClient, fake:
 
 
 def test_a_list_that_did_not_come_is_no_proof_of_absence(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
-    for kind, text in (("garbage", "{}"), ("garbage", "null"), ("close", ""), ("not_ok", "Server Timeout :  ")):
+    for kind, text in (
+        ("garbage", "{}"),
+        ("garbage", '{"stat":"Ok"}'),
+        ("garbage", "null"),
+        ("close", ""),
+        ("not_ok", "Server Timeout :  "),
+    ):
         fake.fail_next(kind, "OrderBook", text=text)
         assert isinstance(client.look_up(an_order()), NoAnswer), kind
 

@@ -685,7 +685,8 @@ OWNERS = [
     ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"), ("GET", "/logs/signals.csv"),
     ("GET", "/logs/trades.csv"), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/close-all"),
     ("GET", "/preferences/current"), ("POST", "/preferences/limits"), ("POST", "/preferences/reset"),
-    ("POST", "/preferences/nothing"), ("GET", "/performance"),
+    ("POST", "/preferences/nothing"), ("GET", "/performance"), ("GET", "/logs/signals.xlsx"),
+    ("GET", "/logs/trades.xlsx"), ("GET", "/logs/signals.csv?symbol=X"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
-from harness import Daemon, Reply, assert_csvs_equal_journal, binance, eventually
+from harness import EAGER, Daemon, Reply, assert_csvs_equal_journal, binance, eventually
 
 Make = Callable[..., Daemon]
 Alert = dict[str, Any]
@@ -105,7 +105,7 @@ def test_of_fifty_alerts_at_once_exactly_as_many_pass_as_the_limit_allows(
 def test_one_after_the_other_the_whole_balance_can_be_spent(daemon_with: Make, exchange: FakeBinance) -> None:
     """What an order set aside is set aside no longer once the account itself shows it as spent."""
     with_symbols(exchange, 10).set_balance("USDT", 100)
-    daemon = daemon_with(**binance(exchange, **NO_LIMIT)).start()
+    daemon = daemon_with(**binance(exchange, **NO_LIMIT, test_market=EAGER)).start()
     for number, alert in enumerate(buys(10), 1):
         assert daemon.post(**alert)["status"] == "FILLED"
         eventually(lambda left=100 - 10 * number: free_usdt(daemon) == left, 5, lambda: "no new balance")  # type: ignore[misc]

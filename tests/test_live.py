@@ -63,7 +63,9 @@ def test_a_quiet_page_gets_a_sign_of_life() -> None:
     asyncio.run(scene())
 
 
-def test_many_viewers_cost_one_drawing_and_each_gets_all_of_it() -> None:
+def test_many_viewers_cost_one_drawing_and_each_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "EVERY_SECONDS", 60)
+
     async def scene() -> None:
         drawing = Drawing(a="1")
         page = Live(drawing)

@@ -216,7 +216,7 @@ IMPORTED = """
 import asyncio, sys
 import app, setting_sources
 gate = app.open_gatehouse(setting_sources.load_settings(None))
-fastapi = app.create_app(gate)
+fastapi = app.create_app(gate).app
 async def run():
     async with fastapi.router.lifespan_context(fastapi):
         await asyncio.sleep(0.2)

@@ -152,7 +152,9 @@ def test_only_the_owner_may_look_and_who_may_not_is_counted(paper: Daemon) -> No
     assert paper.get("/metrics").status == 401
     assert paper.get("/metrics", secret="wrong").status == 401
     assert paper.post_raw(b'{"secret": "wrong"}').status == 401
-    assert scrape(paper)("unauthorised_total") == 3
+    origin = f"http://127.0.0.1:{paper.port}"
+    assert paper.request("POST", "/login", b"token=a+guess", Origin=origin).status == 401
+    assert scrape(paper)("unauthorised_total") == 4
 
 
 def test_the_answer_is_what_prometheus_asks_for(paper: Daemon) -> None:

@@ -21,7 +21,7 @@ from fake_matching import Order, Trade
 from fake_rest import Call
 from fake_wire import RawRequest
 from fake_wire import Reply as WireReply
-from harness import API_KEY, API_SECRET, Daemon, Nursery, Reply, assert_csvs_equal_journal, binance, eventually
+from harness import API_KEY, API_SECRET, EAGER, Daemon, Nursery, Reply, assert_csvs_equal_journal, binance, eventually
 
 POST = "POST /api/v3/order"
 LOOK_UP = "GET /api/v3/order"
@@ -591,11 +591,13 @@ def test_a_pause_that_a_question_brought_on_keeps_orders_in_too(live: Daemon, ex
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_during_a_pause_an_entry_is_answered_503_whether_the_process_is_the_one_that_was_told_or_its_successor(
-    live: Daemon, exchange: FakeBinance, restarted: bool
+    daemon_with: Callable[..., Daemon], exchange: FakeBinance, restarted: bool
 ) -> None:
+    settings = {"cooldown_seconds": 0, "test_market": EAGER | {"BALANCE_MAX_AGE": 1.0}}
+    live = daemon_with(**binance(exchange, **settings)).start()
     live.post(symbol="ETHUSDT", action="buy")
     get_to_know(live, "BTCUSDT")
-    exchange.fail_next("ban", where="GET /api/v3/account", status=418, retry_after=7)
+    exchange.fail_next("ban", where="GET /api/v3/account", status=418, retry_after=4)
     eventually(lambda: live.owner_get("/status")["brokers"]["BINANCE"]["pause_seconds"] > 1, 5, lambda: "no ban")
     began = time.monotonic()
     if restarted:
@@ -604,7 +606,7 @@ def test_during_a_pause_an_entry_is_answered_503_whether_the_process_is_the_one_
         live.wait_until_ready()
     else:
         # Longer than a balance is believed: what is known of the account tells nothing any more.
-        time.sleep(max(0.0, began + 5.2 - time.monotonic()))
+        time.sleep(max(0.0, began + 1.2 - time.monotonic()))
     rows = len(live.signals())
     reply = live.post(symbol="BTCUSDT", action="buy")
     assert (reply.status, reply["decision"], reply["success"]) == (503, None, False), reply.body
@@ -648,8 +650,9 @@ def test_an_exchange_that_never_agrees_on_the_time_is_not_flooded(live: Daemon, 
 
 
 def test_a_clock_that_jumped_while_nothing_was_traded_is_noticed_before_the_next_alert(
-    live: Daemon, exchange: FakeBinance
+    daemon_with: Callable[..., Daemon], exchange: FakeBinance
 ) -> None:
+    daemon_with(**binance(exchange, test_market=EAGER)).start()
     exchange.clock = lambda: time.time() + 8
     asked = len(exchange.calls("GET /api/v3/account"))
     eventually(lambda: len(exchange.calls("GET /api/v3/account")) > asked, 6, lambda: "the account is not looked at")

@@ -517,11 +517,11 @@ def test_the_daemon_begins_to_read_when_it_starts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     journal.append(told(1, filled_at("1", an_exit(broker="PAPER"))))
     journal.close()
-    app = create_app(open_gatehouse(Settings(log_dir=tmp_path)))
+    routes = create_app(open_gatehouse(Settings(log_dir=tmp_path)))
 
     async def a_while() -> int:
-        async with app.router.lifespan_context(app):
+        async with routes.app.router.lifespan_context(routes.app):
             await asyncio.sleep(0.3)
-            return len(app.state.door.trades._facts)
+            return len(routes.looking.trades._facts)
 
     assert asyncio.run(a_while()) == 1
