@@ -184,8 +184,11 @@ def test_rupees_are_limited_by_rupees_and_the_reason_says_so(make: Make, fake: F
     assert len(fake.orders) == 1
 
 
-def test_a_first_alert_by_amount_knows_the_price(daemon: Daemon, fake: FakeFlatTrade) -> None:
-    assert post(daemon, side="buy", amount_usdt=4600)["quantity"] == 3
+def test_the_first_alert_for_a_share_knows_its_price_where_it_names_no_size(make: Make, fake: FakeFlatTrade) -> None:
+    daemon = make(flattrade_trade_amount=4600).start()
+    log_in(daemon, fake)
+    reply = post(daemon, side="buy")
+    assert reply["quantity"] == 3, reply["reason"]
     assert fake.orders[0]["qty"] == "3"
 
 
