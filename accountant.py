@@ -15,12 +15,10 @@ from typing import Any
 
 from books import Books, Worth
 from broker import Balance
-from checks import DOLLARS
 from journal import JournalError
 from market_data import Dated, MarketData
-from models import RESTING, ZERO, Account, Market, OrderStatus
+from models import CURRENCIES, DOLLARS, RESTING, USDT, ZERO, Account, Market, OrderStatus
 from orders import Patience
-from performance import USDT
 from portfolio import Position
 from risk import RiskEngine
 
@@ -46,7 +44,8 @@ class Accountant:
     ) -> None:
         self._engine = engine
         self._market = market
-        self._accounts = accounts
+        # Worth is told in dollars; an account in another currency cannot be added to the curve.
+        self._accounts = tuple(account for account in accounts if account.broker not in CURRENCIES)
         self._clock = clock
         self._patience = patience
         self._told: dict[Account, tuple[float, Flows]] = {}  # when an account was last on the record, and at what flows

@@ -65,10 +65,12 @@ def create_app(gate: Gatehouse) -> Routes:
     access, standing = Access(gate, _show_link(gate.settings)), Standing(gate, trader)
     door, owner = Door(gate, trader, access), Owner(gate, trader, access)
     looking = Looking(gate, trader, access, standing)
-    dashboard = Dashboard(gate, access, standing, looking, door)
+    dashboard = Dashboard(gate, access, standing, looking, door, trader.market.refresh_soon)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if gate.flattrade:
+            gate.flattrade.on_change = trader.tell_owner
         await trader.start()
         trader.beside(looking.trades.follow)
         trader.beside(partial(accountant.keep, trader.ready))

@@ -67,6 +67,8 @@ def _url(settings: Settings) -> str:
 
 def _markets(settings: Settings, broker: str) -> str:
     """Spot is what people expect; anything else is said."""
+    if broker == "FLATTRADE":
+        return ", shares in INR; log in every day: /flattrade/login"
     markets = settings.markets_of(broker)
     return "" if markets == (Market.SPOT,) else f", {' and '.join(markets)}"
 

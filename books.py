@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import takewhile
 
 from models import (
+    DOLLARS,
     ENDINGS,
     LEGAL_CHANGES,
     RESTING,
@@ -175,7 +176,7 @@ class Books:
     missed: Mapping[Instrument, Missed] = field(default_factory=dict)  # by the last alert that was followed
     day: date = date.min
     entries_today: int = 0
-    realized_today: Decimal = ZERO
+    realized_today: Decimal = ZERO  # in dollars: what was realised in another currency is not added to them
     paused: bool = False
     preferences: Mapping[str, Preference] = field(default_factory=dict)
 
@@ -411,7 +412,7 @@ def _with_order(books: Books, order: Order, at: datetime) -> Books:
         flows=_with_flows(books, before, order),
         last_accepted=_with_cooldown(books, order),
         entries_today=books.entries_today + _counts_today(books, order) - counted_before,
-        realized_today=books.realized_today + (realized or ZERO),
+        realized_today=books.realized_today + (realized or ZERO if order.rules.quote_asset in DOLLARS else ZERO),
     )
 
 

@@ -60,9 +60,10 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """The question itself failed; nothing was learned."""
+    """The question itself failed; nothing was learned. `for_long`: nor will be, before somebody has done something."""
 
     reason: str
+    for_long: bool = False
 
 
 LookUp = Found | NotFound | NoAnswer

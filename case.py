@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
+from typing import NamedTuple
 
 import protection
 import sizing
 from books import Books
 from models import (
+    CURRENCIES,
+    USDT,
     ZERO,
     Instrument,
     Market,
@@ -24,9 +27,18 @@ from plan import Held, Leg, Plan, covers_short, plan
 from sizing import ONE, Size, View, Wish
 
 
+class Money(NamedTuple):
+    """Limits of one broker that are amounts, in `currency`."""
+
+    currency: str
+    min_balance: Decimal
+    max_risk_per_trade: Decimal
+    trade_amount: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The owner's limits, as the settings name them. Money in USDT, `None` = off, empty = all."""
+    """The owner's limits, as the settings name them. Money in USDT or as its name says, `None` = off, empty = all."""
 
     min_confidence: Decimal
     default_confidence: Decimal
@@ -48,6 +60,17 @@ class Limits:
     stop_loss_percent: Decimal | None
     take_profit_percent: Decimal | None
     trailing_stop_percent: Decimal | None
+    flattrade_min_balance: Decimal
+    flattrade_max_risk_per_trade: Decimal
+    flattrade_trade_amount: Decimal
+
+    def money(self, broker: str) -> Money:
+        """Those that are amounts, in the currency of the broker's accounts."""
+        if broker == "FLATTRADE":
+            amounts = (self.flattrade_min_balance, self.flattrade_max_risk_per_trade, self.flattrade_trade_amount)
+        else:
+            amounts = (self.min_balance_usdt, self.max_risk_per_trade, self.trade_amount_usdt)
+        return Money(CURRENCIES.get(broker, USDT), *amounts)
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,10 @@ class Case:
         return self.instrument.market is Market.SPOT
 
     @cached_property
+    def money(self) -> Money:
+        return self.limits.money(self.broker)
+
+    @cached_property
     def held(self) -> Held:
         return Held(
             self.books.held(self.instrument),
@@ -90,7 +117,7 @@ class Case:
     @cached_property
     def plan(self) -> Plan:
         limits = self.limits
-        default = sizing.default_wish(limits.capital_allocation_percent, limits.trade_amount_usdt)
+        default = sizing.default_wish(limits.capital_allocation_percent, self.money.trade_amount)
         return plan(self.signal, self.instrument.market, self.held, default)
 
     @cached_property

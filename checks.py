@@ -11,15 +11,11 @@ from decimal import Decimal
 import protection
 import sizing
 from case import Case, Limits
-from models import ZERO, Action, OrderType, Side, Verdict, plain, round_down
+from models import DOLLARS, USDT, ZERO, Action, OrderType, Side, Verdict, plain, round_down
 from plan import wants_short
 from sizing import ONE
 
-__all__ = ["CHECKS", "DOLLARS", "Case", "Limits", "judge", "judge_all", "missed_alert"]
-
-# Limits are in USDT. A pair quoted in one of these is counted one to one; any other quote currency cannot be judged.
-# VST is what BingX's demo trades in place of USDT; its client shows none in a real account.
-DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD", "VST"})
+__all__ = ["CHECKS", "Case", "Limits", "judge", "judge_all", "missed_alert"]
 
 # TradingView stamps whole seconds and clocks differ a little; more than this in the future is not a firing time.
 MAX_CLOCK_LEAD_SECONDS = Decimal(10)
@@ -135,7 +131,8 @@ def symbol_is_allowed(case: Case) -> Verdict:
     if case.is_exit:
         return _not_for_exits("symbol")
     symbol, allowed = case.signal.symbol, case.limits.allowed_symbols
-    if not allowed or symbol in allowed:
+    # Settings know no hyphens: BAJAJ-AUTO is BAJAJAUTO there.
+    if not allowed or symbol.replace("-", "") in allowed:
         return _passed("symbol", lambda: f"Symbol allowed: {symbol}")
     return _refused("symbol", f"Symbol not allowed: {symbol}; allowed: {', '.join(allowed)}")
 
@@ -235,8 +232,11 @@ def symbol_is_tradable(case: Case) -> Verdict:
         return _refused("symbol", _with(view.problem, f"Invalid symbol, or its rules are not known yet: {symbol}"))
     if not rules.trading:
         return _refused("symbol", f"Invalid symbol: {symbol} is not open for trading at {case.broker}")
-    if not case.is_exit and rules.quote_asset not in DOLLARS:
-        return _refused("symbol", f"Invalid symbol: {symbol} is quoted in {rules.quote_asset}; limits are in USDT")
+    currency = case.money.currency
+    if not case.is_exit and rules.quote_asset not in (DOLLARS if currency == USDT else {currency}):
+        return _refused(
+            "symbol", f"Invalid symbol: {symbol} is quoted in {rules.quote_asset}; limits are in {currency}"
+        )
     if case.type.value not in rules.order_types:
         return _refused("symbol", f"Invalid symbol: {symbol} takes no {case.type} orders at {case.broker}")
     return _passed("symbol", lambda: f"{symbol} is open for trading")
@@ -265,13 +265,20 @@ def protection_is_possible(case: Case) -> Verdict:
 def balance_is_enough(case: Case) -> Verdict:
     if case.is_exit:
         return _not_for_exits("balance")
-    minimum, available = case.limits.min_balance_usdt, case.available
+    minimum, available, unit = case.money.min_balance, case.available, _unit(case)
     if available is None:
         unknown = "Balance below minimum cannot be ruled out: no fresh balance"
         return _refused("balance", _with(case.view.problem, unknown))
     if available < minimum:
-        return _refused("balance", f"Balance below minimum: {plain(available)} free, minimum is {plain(minimum)}")
-    return _passed("balance", lambda: f"Balance {plain(available)} free, minimum is {plain(minimum)}")
+        return _refused(
+            "balance", f"Balance below minimum: {plain(available)}{unit} free, minimum is {plain(minimum)}{unit}"
+        )
+    return _passed("balance", lambda: f"Balance {plain(available)}{unit} free, minimum is {plain(minimum)}{unit}")
+
+
+def _unit(case: Case) -> str:
+    """Dollars of several kinds are one balance; any other currency is told."""
+    return "" if case.money.currency == USDT else f" {case.money.currency}"
 
 
 def something_to_do(case: Case) -> Verdict:
@@ -302,20 +309,22 @@ def quantity_is_precise(case: Case) -> Verdict:
 def size_is_within_limit(case: Case) -> Verdict:
     if case.is_exit:
         return _not_for_exits("size")
-    margin, limit = case.margin, case.limits.max_risk_per_trade
+    margin, limit, currency = case.margin, case.money.max_risk_per_trade, case.money.currency
     if margin is None:
         why = "no price is known" if case.available is not None else "no fresh balance"
         return _refused("size", _with(case.view.problem, f"Trade size above maximum cannot be ruled out: {why}"))
     of_margin = "" if case.leverage == ONE else f" of margin ({plain(case.leverage)} times leverage)"
     if margin > limit:
-        seen = f"{plain(margin)} USDT{of_margin}"
-        return _refused("size", f"Trade size above maximum: {seen}, maximum is {plain(limit)} USDT")
+        seen = f"{plain(margin)} {currency}{of_margin}"
+        return _refused("size", f"Trade size above maximum: {seen}, maximum is {plain(limit)} {currency}")
     quantity = case.size.quantity
     largest = sizing.largest_quantity(case.rules, case.type) if case.rules else ZERO
     if largest and quantity is not None and quantity > largest:
         numbers = f"{plain(quantity)}, at most {plain(largest)}"
         return _refused("size", f"Trade size above maximum of {case.broker}: {numbers}")
-    return _passed("size", lambda: f"Trade size {plain(margin)} USDT{of_margin}, maximum is {plain(limit)} USDT")
+    return _passed(
+        "size", lambda: f"Trade size {plain(margin)} {currency}{of_margin}, maximum is {plain(limit)} {currency}"
+    )
 
 
 def size_is_tradable(case: Case) -> Verdict:

@@ -32,6 +32,7 @@ from setting_values import (
     Percent,
     Switch,
     Url,
+    check_client_id,
     check_host,
     check_networks,
     check_notify_urls,
@@ -58,10 +59,8 @@ KEYS = {
     "BINGX": ("bingx_api_key", "bingx_secret_key"),
     "FLATTRADE": ("flattrade_api_key", "flattrade_api_secret", "flattrade_client_id"),
 }
-LATER_BROKERS = ("FLATTRADE",)
 # Which setting says what a broker trades.
 MARKET_SETTINGS = {"BINGX": "BINGX_MARKET"}
-NOT_YET = "is not available in this version yet"
 
 Mode = Literal["PAPER", "TESTNET", "LIVE"]
 
@@ -162,11 +161,17 @@ class Settings(BaseSettings):
         "isolated", description="Margin of swap entries at BINGX: isolated or crossed, as BINANCE_MARGIN_TYPE."
     )
     bingx_api_url: Url | None = Field(None, description="Other server for BINGX, like http://127.0.0.1:9001.")
-    flattrade_api_key: SecretStr | None = Field(None, description="API key of FlatTrade, for a later version.")
-    flattrade_api_secret: SecretStr | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
-    flattrade_client_id: str | None = Field(None, description="Client id at FlatTrade, for a later version.")
-    flattrade_api_url: Url | None = Field(None, description="Other server for FlatTrade, for a later version.")
-    flattrade_auth_url: Url | None = Field(None, description="Other login server for FlatTrade, for a later version.")
+    flattrade_api_key: ExchangeKey | None = Field(
+        None, description="API key of FLATTRADE, which always trades real money, in INR."
+    )
+    flattrade_api_secret: ExchangeKey | None = Field(None, description="Secret that belongs to FLATTRADE_API_KEY.")
+    flattrade_client_id: Annotated[str, BeforeValidator(check_client_id)] | None = Field(
+        None, description="Client id at FlatTrade, of the account that trades."
+    )
+    flattrade_api_url: Url | None = Field(
+        None, description="Other server for FLATTRADE, like http://127.0.0.1:9000/PiConnectAPI."
+    )
+    flattrade_auth_url: Url | None = Field(None, description="Other login server for FLATTRADE.")
 
     min_confidence: Confidence = Field(Decimal(50), description="Alerts with less confidence are refused, 0 to 100.")
     default_confidence: Confidence = Field(Decimal(100), description="Confidence of alerts that carry none, 0 to 100.")
@@ -223,14 +228,12 @@ class Settings(BaseSettings):
         description="Trailing stop of entries whose alert names none, in percent of the best price; empty = off.",
     )
     flattrade_min_balance: MoneyOrZero = Field(
-        Decimal(1000), description="As MIN_BALANCE_USDT, in INR for FlatTrade, for a later version."
+        Decimal(1000), description="As MIN_BALANCE_USDT, for FLATTRADE and in INR."
     )
     flattrade_max_risk_per_trade: Money = Field(
-        Decimal(1000), description="As MAX_RISK_PER_TRADE, in INR for FlatTrade, for a later version."
+        Decimal(1000), description="As MAX_RISK_PER_TRADE, for FLATTRADE and in INR."
     )
-    flattrade_trade_amount: Money = Field(
-        Decimal(1000), description="As TRADE_AMOUNT_USDT, in INR for FlatTrade, for a later version."
-    )
+    flattrade_trade_amount: Money = Field(Decimal(1000), description="As TRADE_AMOUNT_USDT, for FLATTRADE and in INR.")
     notify_urls: Annotated[SecretStr, BeforeValidator(check_notify_urls)] | None = Field(
         None,
         description="Where to send messages to you: apprise addresses like tgram://… or mailto://…, comma separated.",
@@ -269,13 +272,15 @@ class Settings(BaseSettings):
     @property
     def brokers(self) -> tuple[str, ...]:
         """The brokers of this version that can be used: PAPER always, the others when their keys are set."""
-        usable = (name for name in KEYS if name not in LATER_BROKERS and all(map(self.is_set, KEYS[name])))
+        usable = (name for name in KEYS if all(map(self.is_set, KEYS[name])))
         return ("PAPER", *usable)
 
     def markets_of(self, broker: str) -> tuple[Market, ...]:
         """The markets of a broker that are on; paper goes with Binance."""
         if broker == "BINGX":
             return (Market.FUTURES,) if self.bingx_market == "swap" else (Market.SPOT,)
+        if broker == "FLATTRADE":
+            return (Market.SPOT,)  # shares
         return tuple(Market) if self.binance_market == "both" else (Market(self.binance_market),)
 
     @property
@@ -328,7 +333,7 @@ class Settings(BaseSettings):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the owner should know, and need not stop the start."""
-        return (*self.surroundings.remarks, *_unused(self), *_unwise(self))
+        return (*self.surroundings.remarks, *_unwise(self))
 
 
 SETTING_FIELDS = tuple(name for name in Settings.model_fields if name != "surroundings")
@@ -375,9 +380,7 @@ def _exchange_keys_need_a_secret(settings: Settings) -> _Found:
 
 def _default_broker_is_usable(settings: Settings) -> _Found:
     name = settings.default_broker
-    if name in LATER_BROKERS:
-        yield Mistake(("default_broker",), f"DEFAULT_BROKER={name} {NOT_YET}")
-    elif name and name not in settings.brokers:
+    if name and name not in settings.brokers:
         keys = " and ".join(field.upper() for field in KEYS[name])
         yield Mistake(("default_broker", *KEYS[name]), f"DEFAULT_BROKER is {name}, which needs {keys} to be set")
 
@@ -434,13 +437,6 @@ def _shown(value: object) -> str:
     return plain(value) if isinstance(value, Decimal) else str(value)
 
 
-def _unused(settings: Settings) -> Iterable[str]:
-    """Settings for what comes later."""
-    for broker in LATER_BROKERS:
-        if any(map(settings.is_set, KEYS[broker])):
-            yield f"{broker} keys are set, but {broker} {NOT_YET}: alerts for it are rejected"
-
-
 def _unwise(settings: Settings) -> Iterable[str]:
     if settings.allowed_ips and not settings.trusted_proxy_hops:
         if settings.surroundings.on_railway:
@@ -463,5 +459,8 @@ def _unwise(settings: Settings) -> Iterable[str]:
     if settings.trade_amount_usdt > settings.max_risk_per_trade:
         sizes = f"{_told(settings, 'trade_amount_usdt')} is above {_told(settings, 'max_risk_per_trade')}"
         yield f"{sizes}: entries whose alert names no size of its own are refused"
+    if settings.flattrade_trade_amount > settings.flattrade_max_risk_per_trade:
+        amount, limit = _told(settings, "flattrade_trade_amount"), _told(settings, "flattrade_max_risk_per_trade")
+        yield f"{amount} is above {limit}: FLATTRADE entries whose alert names no size of its own are refused"
     if settings.direction == "short" and not any(Market.FUTURES in settings.markets_of(b) for b in settings.brokers):
         yield "DIRECTION is short, and spot has no short entries: every entry is refused"

@@ -16,12 +16,13 @@ from starlette.types import Scope
 
 from access import Access
 from banner import ALERT, PLACEHOLDER, alert_message
+from broker import BrokerError
 from door import Door
 from history import Wanted
 from journal import JournalError
 from live import Fragments, Live
 from looking import Looking
-from models import DecisionRecord
+from models import Account, DecisionRecord
 from overview import decision_view, mode_of, overview, trade_view
 from page_forms import (
     PAGE_ROWS,
@@ -39,7 +40,7 @@ from results import results_view
 from standing import Standing
 from templating import STATIC, render
 from web import HEADERS, BadRequest, json_reply, read_body
-from wiring import Gatehouse
+from wiring import FLATTRADE, Gatehouse
 
 PAGE_HEADERS = HEADERS | {
     # Only what this daemon itself serves; the small pictures of Bootstrap stand in its style sheet as data. Scripts
@@ -59,6 +60,7 @@ TABS = (
     ("/ui/settings", "sliders", "Settings"),
 )
 Page = Callable[[Request], Awaitable[Response]]
+LONGEST_CODE = 512
 FRAGMENTS = ("switch", "alarms", "positions", "decisions", "limits", "accounts", "orders", "records")
 LATEST = 12
 
@@ -66,12 +68,22 @@ LATEST = 12
 class Dashboard:
     """The pages of one daemon."""
 
-    def __init__(self, gate: Gatehouse, access: Access, standing: Standing, looking: Looking, door: Door) -> None:
+    def __init__(
+        self,
+        gate: Gatehouse,
+        access: Access,
+        standing: Standing,
+        looking: Looking,
+        door: Door,
+        look_again: Callable[[Account], None],
+    ) -> None:
+        """`look_again` has an account asked anew."""
         self.login = access.login
         self._gate = gate
         self._standing = standing
         self._looking = looking
         self._door = door
+        self._look_again = look_again
         self._latest: tuple[int, list[dict[str, Any]]] = (-1, [])
         self.live = Live(self._fragments)
 
@@ -99,6 +111,40 @@ class Dashboard:
         response = _to("/login")
         self.login.leave(request, response)
         return response
+
+    # --- FlatTrade's login of the day -------------------------------------------------------------------------------
+
+    async def flattrade_login(self, request: Request) -> Response:
+        """Off to FlatTrade, whose page asks for the password and the second factor.
+
+        By a link: after a form, browsers hold the form's policy against where it is sent on to.
+        """
+        login = self._gate.flattrade
+        if login is None:
+            return await _problem(404, "FlatTrade is not configured", "Set FLATTRADE_API_KEY and what belongs to it.")
+        return _to(login.begin())
+
+    async def flattrade_back(self, request: Request) -> Response:
+        """Where FlatTrade sends the browser. It comes from another site, so the login's cookie is not shown here.
+
+        Therefore nothing happens yet: this page, which tells nothing, asks for one more click, and that one is ours.
+        """
+        code = request.query_params.get("code") or request.query_params.get("request_code") or ""
+        return await _html("flattrade.html", 200, code=code[:LONGEST_CODE], token="")
+
+    async def flattrade_finish(self, request: Request) -> Response:
+        """Only of who is logged in, from our own page, after a login that was begun here."""
+        form, login = _form(await read_body(request)), self._gate.flattrade
+        if not self.login.may_look(request) or not self.login.comes_from_here(request):
+            return await _problem(401, "Log in here first", "Then begin again at /flattrade/login.")
+        if login is None:
+            return await _problem(404, "FlatTrade is not configured", "Set FLATTRADE_API_KEY and what belongs to it.")
+        try:
+            await asyncio.to_thread(login.finish, form.get("code", ""))
+        except BrokerError as exc:
+            return await _problem(502, "FlatTrade did not log in", str(exc))
+        self._look_again(FLATTRADE)
+        return _to("/ui")
 
     async def _login_page(
         self, request: Request, status: int, problem: str, link: str, next_page: str | None = None
@@ -233,6 +279,9 @@ def add_pages(app: FastAPI, dashboard: Dashboard) -> None:
     page("/ui/performance", dashboard.performance)
     page("/ui/settings", dashboard.settings)
     page("/test", dashboard.test)
+    page("/flattrade/login", dashboard.flattrade_login)
+    app.router.add_route("/flattrade/callback", dashboard.flattrade_back, methods=["GET"])
+    app.router.add_route("/flattrade/callback", dashboard.flattrade_finish, methods=["POST"])
     app.router.add_route("/login", dashboard.login_page, methods=["GET"])
     app.router.add_route("/login", dashboard.enter, methods=["POST"])
     app.router.add_route("/logout", dashboard.leave, methods=["POST"])
@@ -274,7 +323,11 @@ async def _or_problem(show: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await show()
     except JournalError as exc:
-        return await _html("problem.html", 503, heading="The records cannot be read", text=str(exc), token="")
+        return await _problem(503, "The records cannot be read", str(exc))
+
+
+async def _problem(status: int, heading: str, text: str) -> Response:
+    return await _html("problem.html", status, heading=heading, text=text, token="")
 
 
 async def _html(template: str, status: int, **values: object) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +19,19 @@ from risk import Alert
 from signals import AlertError, alert_key, json_fields, parse_alert
 from trader import Trader
 from web import error_body, json_reply, read_body
-from wiring import Gatehouse
+from wiring import FLATTRADE, Gatehouse
 
 # TradingView hangs up after 3 s: https://www.tradingview.com/support/solutions/43000529348/
 REPLY_SECONDS = 2.1
+
+
+def at_flattrade(signal: Signal) -> Signal:
+    """A share has one name in the books: that of NSE without its usual series, or BSE: before it.
+
+    Of the exchange that the chart comes from only BSE routes: an order on NSE would be another market's.
+    """
+    symbol = signal.symbol.removesuffix("-EQ")
+    return replace(signal, symbol=f"BSE:{symbol}" if signal.exchange == "BSE" else symbol)
 
 
 class Door:
@@ -82,11 +92,14 @@ class Door:
 
     def _alert(self, signal: Signal, key: str, received_at: datetime) -> Alert:
         broker, on = signal.broker or self._default_broker, self._gate.brokers
+        signal = at_flattrade(signal) if broker == FLATTRADE.broker else signal
         account = self._gate.account_for(broker, signal.market)
         no_broker = no_market = ""
         if account not in on:
             names = dict.fromkeys(known.broker for known in on)
-            if broker in names:
+            if broker == FLATTRADE.broker and broker in names:
+                no_market = f"{signal.symbol} means {account.market}; {broker} trades shares only"
+            elif broker in names:
                 setting = MARKET_SETTINGS.get(broker, "BINANCE_MARKET")
                 no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see {setting}"
             else:

@@ -14,7 +14,7 @@ from config import Settings
 from exports import exported
 from history import Wanted
 from metrics import CONTENT_TYPE
-from models import ZERO
+from models import DOLLARS, ZERO
 from performance import Performance
 from scrape import gauges
 from standing import Standing
@@ -76,7 +76,9 @@ class Looking:
         await self._access.owner_only(request)
         books = self._gate.engine.books.as_of(self._gate.clock())
         earned = {
-            "realized_pnl": sum((p.realized_pnl for p in books.positions.values()), ZERO),
+            "realized_pnl": sum(
+                (p.realized_pnl for p in books.positions.values() if p.rules.quote_asset in DOLLARS), ZERO
+            ),
             "realized_pnl_today": books.realized_today,
         }
         return json_reply(200, {"accounts": self._standing.accounts()} | earned)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from broker import Balance, Broker, BrokerError, UnknownSymbol
-from models import Account, Instrument, Market, SymbolRules
+from models import CURRENCIES, Account, Instrument, Market, SymbolRules
 from sizing import View
 
 log = logging.getLogger("gatehouse.market")
@@ -129,7 +129,7 @@ class MarketData:
     def takes_quote_amounts(self, instrument: Instrument) -> bool:
         """Whether a market order may name what it spends; as long as the rules are not known, spot is believed to."""
         rules = self.rules(instrument)
-        return rules.quote_amount_allowed if rules else instrument.market is Market.SPOT
+        return rules.quote_amount_allowed if rules else _usually_takes_amounts(instrument)
 
     def balances(self, account: Account) -> Dated[Mapping[str, Balance]] | None:
         """The last balances seen, however old; for display."""
@@ -334,6 +334,11 @@ class MarketData:
         asked_at = self._clock()
         prices = await self._run(known.broker.current_prices, symbols)
         known.prices |= {symbol: Dated(price, asked_at) for symbol, price in prices.items()}
+
+
+def _usually_takes_amounts(instrument: Instrument) -> bool:
+    """Coins on spot; shares are ordered by number, so that a price is needed to work it out."""
+    return instrument.market is Market.SPOT and instrument.broker not in CURRENCIES
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:

@@ -14,6 +14,13 @@ from typing import NamedTuple
 
 ZERO = Decimal(0)
 
+USDT = "USDT"
+# One of these is counted as one USDT; an amount in any other currency can neither be added nor compared with them.
+# VST is what BingX's demo trades in place of USDT; its client shows none in a real account.
+DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD", "VST"})
+# Brokers whose accounts are in another currency, and their limits with them.
+CURRENCIES = {"FLATTRADE": "INR"}
+
 
 class Action(StrEnum):
     """What the alert asks for. TARGET (hold exactly this position) and CANCEL are understood, but not yet acted on."""

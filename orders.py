@@ -316,9 +316,12 @@ class Orders:
                 await asyncio.sleep(self._patience.disk)
 
     async def recover(self, order: Order) -> None:
-        """One answer from the exchange is enough to become ready: in doubt, the symbol stays closed for entries."""
+        """One answer from the exchange is enough to become ready: in doubt, the symbol stays closed for entries.
+
+        Where only the owner can bring one about, the others are not kept waiting for it.
+        """
         answer = await self.look_up(order)
-        while isinstance(answer, NoAnswer):
+        while isinstance(answer, NoAnswer) and not answer.for_long:
             log.warning("recovery of %s: %s", order.client_order_id, answer.reason)
             await asyncio.sleep(self._patience.longest_look)
             answer = await self.look_up(order)

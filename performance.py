@@ -15,13 +15,11 @@ from sys import intern
 from typing import TypeVar
 
 from books import Valued
-from checks import DOLLARS
 from history import Wanted
-from models import ZERO, Fee, Order, OrderStatus, OrderType, Side
+from models import DOLLARS, USDT, ZERO, Fee, Order, OrderStatus, OrderType, Side
 
 K = TypeVar("K")
 
-USDT = "USDT"
 DAYS_A_YEAR = 365  # crypto markets never close
 FOUR_DECIMALS = Decimal("0.0001")
 

@@ -13,9 +13,8 @@ from typing import Any
 from books import Books
 from broker import Balance
 from case import Limits
-from checks import DOLLARS
 from history import Execution
-from models import ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
+from models import CURRENCIES, DOLLARS, ENDINGS, ZERO, Decision, DecisionRecord, Market, Order, OrderStatus, Signal
 from performance import Part, Performance, thinned
 from portfolio import Position
 from risk import Preview
@@ -275,7 +274,13 @@ def _worth(position: dict[str, Any]) -> Decimal | None:
 def account_view(
     broker: str, mode: str, balances: Mapping[str, Balance] | None, positions: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """`equity_usdt`: free and locked dollars plus what is held at the last price; None while something is unknown."""
+    """`equity_usdt`: free and locked dollars plus what is held at the last price; None while something is unknown.
+
+    Of an account in another currency there are its balances; its positions are no dollars.
+    """
+    if broker in CURRENCIES:
+        amounts = dict.fromkeys(("cash_usdt", "positions_usdt", "equity_usdt"))
+        return {"broker": broker, "mode": mode, "balances": balances_view(balances)} | amounts
     worth = [_worth(p) for p in positions]
     cash = None if balances is None else sum((b.total for a, b in balances.items() if a in DOLLARS), ZERO)
     known = cash is not None and None not in worth

@@ -87,10 +87,18 @@ def _items(value: object, wanted: str) -> tuple[str, ...]:
     return items
 
 
+def check_client_id(value: object) -> str:
+    client = _text(value)
+    # It stands in every request, and no request is ever written by it.
+    if not re.fullmatch(r"[A-Za-z0-9]{1,20}", client):
+        raise Wrong("must be letters and digits, as FlatTrade shows it")
+    return client
+
+
 def check_symbols(value: object) -> tuple[str, ...]:
     wanted = "must be a comma list of symbols like BTCUSDT,ETHUSDT"
     symbols = tuple(re.sub("[/_-]", "", item).upper() for item in _items(value, wanted))
-    if not all(symbol.isalnum() for symbol in symbols):
+    if not all(re.fullmatch("(BSE:)?[A-Z0-9&]+", symbol) for symbol in symbols):
         raise Wrong(wanted)
     return tuple(dict.fromkeys(symbols))
 

@@ -32,6 +32,10 @@ from sessions import Sessions
 if TYPE_CHECKING:
     from binance_link import BinanceLink
     from bingx_link import BingxLink
+    from flattrade_token import FlatTradeLogin
+
+
+FLATTRADE = Account("FLATTRADE", Market.SPOT)
 
 
 def utc_now() -> datetime:
@@ -61,6 +65,11 @@ class Gatehouse:
         if self.notifier:
             self.notifier.tell(text)
 
+    @property
+    def flattrade(self) -> FlatTradeLogin | None:
+        """Its login of the day, where FlatTrade is configured."""
+        return getattr(self.brokers.get(FLATTRADE), "login", None)
+
     def account_for(self, broker: str, market: Market | None) -> Account:
         """Where an alert goes that says so much. Without a market: spot, where that is on."""
         if market is None:
@@ -89,7 +98,7 @@ def open_gatehouse(
         csv.open()
     secret = _revealed(settings.webhook_secret_key) or folder.own_secret()
     notifier = _notifier(settings, secret, journal, clock)
-    brokers = build_brokers(settings, Pauses(settings.log_dir))
+    brokers = build_brokers(settings, Pauses(settings.log_dir), clock)
     metrics = Metrics(brokers, started_at)
     listeners = [metrics.written, *([notifier.written] if notifier else [])]
     engine = RiskEngine(journal, limits_of(settings), LimitsInForce(settings), _to_all(listeners))
@@ -174,7 +183,7 @@ def _csv(folder: Path, file: str, columns: tuple[str, ...], journal: Journal, cl
     )
 
 
-def build_brokers(settings: Settings, pauses: Pauses) -> dict[Account, Broker]:
+def build_brokers(settings: Settings, pauses: Pauses, clock: Callable[[], datetime] = utc_now) -> dict[Account, Broker]:
     """Only what is configured. An exchange's library is imported only when there are keys for it."""
     brokers: list[Broker] = []
     for name in settings.brokers:
@@ -186,7 +195,20 @@ def build_brokers(settings: Settings, pauses: Pauses) -> dict[Account, Broker]:
                 brokers.append(_binance(settings, name, market, pauses))
             elif name == "BINGX":
                 brokers.append(_bingx(settings, market, pauses))
+            elif name == "FLATTRADE":
+                brokers.append(_flattrade(settings, clock))
     return {broker.account: broker for broker in brokers}
+
+
+def _flattrade(settings: Settings, clock: Callable[[], datetime]) -> Broker:
+    """Shares: whatever markets are on elsewhere."""
+    from flattrade_client import FlatTradeClient
+    from flattrade_token import FlatTradeLogin
+
+    key, secret = _revealed(settings.flattrade_api_key) or "", _revealed(settings.flattrade_api_secret) or ""
+    client_id, auth_url = settings.flattrade_client_id or "", settings.flattrade_auth_url or ""
+    login = FlatTradeLogin(key, secret, client_id, settings.log_dir, clock, auth_url)
+    return FlatTradeClient(login, client_id, clock, settings.flattrade_api_url or "")
 
 
 def _binance(settings: Settings, name: str, market: Market, pauses: Pauses) -> Broker:

@@ -37,7 +37,8 @@ LIMITS = Limits(
     trade_amount_usdt=D(100), max_open_trades=3, max_trades_per_day=5, cooldown_seconds=ZERO, max_daily_loss_usdt=None,
     max_signal_age_seconds=D(60), dedupe_seconds=D(60), allowed_symbols=(), allowed_strategies=(), direction="both",
     capital_allocation_percent=None, leverage=1, max_leverage=10, stop_loss_percent=None, take_profit_percent=None,
-    trailing_stop_percent=None,
+    trailing_stop_percent=None, flattrade_min_balance=D(1000), flattrade_max_risk_per_trade=D(1000),
+    flattrade_trade_amount=D(1000),
 )  # fmt: skip
 
 

@@ -188,6 +188,10 @@ def prepare() -> orders.Patience:
         bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
+    if absence and os.environ.get("FLATTRADE_API_KEY"):
+        import flattrade_client
+
+        flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
     # Looks at what the accounts are worth would come between the writes that tests count: only where a test is of them.
     return orders.Patience(**{"worth_first": 1e6} | json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 

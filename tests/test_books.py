@@ -323,6 +323,14 @@ def test_parts_of_one_exit_realise_what_the_whole_would() -> None:
     assert seen(held(books).quantity, books.closable(at("BTCUSDT"), Side.SELL)) == (0, 0)
 
 
+def test_what_was_realised_in_rupees_is_not_added_to_the_days_dollars() -> None:
+    rupees = replace(RULES, quote_asset="INR")
+    books = told(Books(), an_order(rules=rupees), done("1", "100"))
+    books = told(books, an_exit(rules=rupees), done("1", "60"))
+    assert books.recent[-1].realized_pnl == held(books).realized_pnl == -40
+    assert books.realized_today == 0
+
+
 def test_what_is_being_sold_is_no_longer_sellable_and_only_the_rest_once_a_part_is_gone() -> None:
     books = told(Books(), an_order(), done("1", "100"))
     exit_ = an_exit(quantity=D("0.6"), reserved_base=D("0.6"))

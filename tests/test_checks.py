@@ -63,6 +63,9 @@ LIMITS = Limits(
     stop_loss_percent=None,
     take_profit_percent=None,
     trailing_stop_percent=None,
+    flattrade_min_balance=D(1000),
+    flattrade_max_risk_per_trade=D(5000),
+    flattrade_trade_amount=D(2000),
 )
 VIEW = View(rules=RULES, price=D(100), free_quote=D(1000), free_base=ZERO, balance_asked_at=NOW)
 PARTS: dict[str, type[Any]] = {"signal": Signal, "view": View, "books": Books, "limits": Limits, "rules": SymbolRules}
@@ -82,6 +85,7 @@ def a_case(**changes: Any) -> Case:
     if parts["view"].rules is RULES:
         parts["view"] = replace(parts["view"], rules=parts["rules"])
     instrument = at(parts["signal"].symbol, changes.pop("traded_on", Market.SPOT))
+    instrument = instrument._replace(broker=changes.pop("traded_at", "BINANCE"))
     return Case(parts["signal"], instrument, parts["view"], parts["books"], parts["limits"], NOW, **changes)
 
 
@@ -130,6 +134,11 @@ def held_with_leverage(leverage: int) -> Books:
 FUTURES: dict[str, Any] = {"traded_on": Market.FUTURES}
 SHORT: dict[str, Any] = FUTURES | {"action": Action.SELL}
 BEHIND: dict[str, Any] = {"action": Action.SELL, "prev_market_position": "long", "market_position": "flat"}
+SHARE = replace(
+    RULES, quote_asset="INR", quantity_step=D(1), min_quantity=D(1), min_notional=ZERO, quote_amount_allowed=False,
+    order_types=frozenset({"MARKET", "LIMIT"}),
+)  # fmt: skip
+INDIA: dict[str, Any] = {"traded_at": "FLATTRADE", "rules": SHARE, "free_quote": D(6000), "quantity": D(10)}
 SELL: dict[str, Any] = {"action": Action.SELL, "books": holding()}
 UNJUDGED = "cannot be ruled out"
 
@@ -503,6 +512,35 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         {"entries_today": 10},
         "daily_limit",
         "Daily limit reached: 10 trades today (UTC), limit is 10",
+    ),
+    (
+        checks.symbol_is_tradable,
+        INDIA,
+        INDIA | {"rules": RULES},
+        "symbol",
+        "Invalid symbol: BTCUSDT is quoted in USDT; limits are in INR",
+    ),
+    (checks.symbol_is_tradable, {}, {"rules": SHARE}, "symbol", "Invalid symbol: BTCUSDT is quoted in INR; limits are"),
+    (
+        checks.balance_is_enough,
+        INDIA | {"free_quote": D(1000)},
+        INDIA | {"free_quote": D("999.99")},
+        "balance",
+        "Balance below minimum: 999.99 INR free, minimum is 1000 INR",
+    ),
+    (
+        checks.size_is_within_limit,
+        INDIA | {"quantity": D(50)},
+        INDIA | {"quantity": D(51)},
+        "size",
+        "Trade size above maximum: 5100 INR, maximum is 5000 INR",
+    ),
+    (
+        checks.protection_is_possible,
+        INDIA,
+        INDIA | {"stop_loss": D(90)},
+        "protection",
+        "Protection not possible: BTCUSDT takes no stop_loss orders",
     ),
     (
         checks.loss_today_below_limit,
@@ -900,3 +938,17 @@ def test_where_the_later_alert_led_to_nothing_only_entries_are_too_late() -> Non
     books = replace(books, missed={at("BTCUSDT"): Missed("flat", "long", fired(1), followed=False)})
     late = a_case(books=books, prev_market_position="flat", market_position="long")
     assert not checks.overtaken(late).passed
+
+
+# --- another currency -------------------------------------------------------------------------------------------------
+
+
+def test_an_alert_without_a_size_buys_for_the_amount_of_its_brokers_currency_in_whole_shares() -> None:
+    case = a_case(**INDIA | {"quantity": None, "market_price": D("150.5")})
+    assert judge(case) is None
+    assert (case.size.quantity, case.size.notional) == (D(13), D("1956.5"))
+
+
+def test_limits_in_dollars_do_not_limit_rupees_nor_the_other_way_round() -> None:
+    assert judge(a_case(**INDIA, max_risk_per_trade=D("0.1"), min_balance_usdt=D(10**9))) is None
+    assert judge(a_case(flattrade_max_risk_per_trade=D("0.1"), flattrade_min_balance=D(10**9))) is None

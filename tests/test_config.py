@@ -261,6 +261,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("BINANCE_TESTNET", "1", True),
     ("BINANCE_TESTNET", "ON", True),
     ("ALLOWED_SYMBOLS", "btcusdt, ETH/USDT,SOL-USDT,,BTC_USDT,", ("BTCUSDT", "ETHUSDT", "SOLUSDT")),
+    ("ALLOWED_SYMBOLS", "BAJAJ-AUTO,M&M,bse:cipla", ("BAJAJAUTO", "M&M", "BSE:CIPLA")),
     ("ALLOWED_STRATEGIES", "trend, ALSAPRO 1 ,trend", ("trend", "ALSAPRO 1")),
     ("ALLOWED_IPS", "52.89.214.238, 10.0.0.0/8,::1", tuple(map(ip_network, ("52.89.214.238", "10.0.0.0/8", "::1")))),
     ("BINANCE_API_URL", "http://127.0.0.1:9000/api", "http://127.0.0.1:9000/api"),
@@ -598,14 +599,6 @@ def test_a_minimum_confidence_above_the_default_one_is_allowed(load: Load) -> No
     assert load(MIN_CONFIDENCE="90", DEFAULT_CONFIDENCE="10").min_confidence == 90
 
 
-# ---- what comes later
-
-
-@pytest.mark.parametrize(("name", "value"), [("DEFAULT_BROKER", "FLATTRADE")])
-def test_what_would_change_orders_and_is_not_there_yet_is_refused(load: Load, name: str, value: str) -> None:
-    assert mistakes(load, **{name: value}) == (f"{name}={value} is not available in this version yet",)
-
-
 def test_spot_takes_either_a_stop_loss_or_a_trailing_stop(load: Load) -> None:
     both = {"STOP_LOSS_PERCENT": "2", "TRAILING_STOP_PERCENT": "1"}
     (mistake,) = mistakes(load, **both)
@@ -618,8 +611,8 @@ def test_spot_takes_either_a_stop_loss_or_a_trailing_stop(load: Load) -> None:
     ("environment", "words"),
     [
         (
-            {"FLATTRADE_API_KEY": "k", "FLATTRADE_API_SECRET": "s", "FLATTRADE_CLIENT_ID": "c"},
-            "FLATTRADE keys are set, but FLATTRADE is not available",
+            {"FLATTRADE_TRADE_AMOUNT": "1000.01"},
+            "FLATTRADE_TRADE_AMOUNT (1000.01) is above FLATTRADE_MAX_RISK_PER_TRADE",
         ),
         ({"DASHBOARD_PASSWORD": "x" * 9}, "DASHBOARD_PASSWORD is shorter than 10 characters"),
         ({"SESSION_SECRET": "x" * 15}, "SESSION_SECRET is shorter than 16 characters"),
@@ -681,3 +674,21 @@ def test_on_railway_an_address_list_is_warned_of(load: Load) -> None:
 def test_a_volume_alone_is_not_railway(load: Load) -> None:
     settings = load(RAILWAY_VOLUME_MOUNT_PATH="/data")
     assert (settings.host, settings.log_dir, settings.loses_records) == ("127.0.0.1", Path("logs"), "")
+
+
+# ---- FlatTrade
+
+FLATTRADE = {"FLATTRADE_API_KEY": "k" * 20, "FLATTRADE_API_SECRET": "s" * 20, "FLATTRADE_CLIENT_ID": "FT0001"}
+
+
+def test_flattrade_is_there_when_all_three_are_set_and_trades_real_money(load: Load) -> None:
+    settings = load(**FLATTRADE, WEBHOOK_SECRET_KEY=SECRET, DEFAULT_BROKER="FLATTRADE")
+    assert settings.brokers == ("PAPER", "FLATTRADE")
+    assert (settings.mode_of("FLATTRADE"), settings.default_broker_name) == ("LIVE", "FLATTRADE")
+    assert load(**FLATTRADE, WEBHOOK_SECRET_KEY=SECRET).default_broker_name == "PAPER"
+
+
+@pytest.mark.parametrize("client", ["FT 0001", "FT0001&jKey=x", "F" * 21, 'F"'])
+def test_a_client_id_is_letters_and_digits(load: Load, client: str) -> None:
+    (found,) = mistakes(load, **FLATTRADE | {"FLATTRADE_CLIENT_ID": client}, WEBHOOK_SECRET_KEY=SECRET)
+    assert found.startswith("FLATTRADE_CLIENT_ID must be letters and digits")

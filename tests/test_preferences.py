@@ -29,7 +29,7 @@ BUY: dict[str, Any] = {"symbol": "BTCUSDT", "side": "buy", "price": 100}
 NUMBERS = {
     "min_confidence", "default_confidence", "min_balance_usdt", "max_risk_per_trade", "trade_amount_usdt",
     "max_open_trades", "max_trades_per_day", "cooldown_seconds", "max_daily_loss_usdt", "max_signal_age_seconds",
-    "dedupe_seconds",
+    "dedupe_seconds", "flattrade_min_balance", "flattrade_max_risk_per_trade", "flattrade_trade_amount",
 }  # fmt: skip
 PERCENTS = {"stop_loss_percent", "take_profit_percent", "trailing_stop_percent"}
 NAMES = NUMBERS | PERCENTS | {
@@ -164,6 +164,9 @@ SINGLE: list[tuple[str, object, object]] = [
     ("stop_loss_percent", "off", "off"),
     ("take_profit_percent", "off", "off"),
     ("trailing_stop_percent", "off", "off"),
+    ("flattrade_min_balance", 0, 0),
+    ("flattrade_max_risk_per_trade", "25000", 25_000),
+    ("flattrade_trade_amount", 2500.5, 2500.5),
 ]
 
 

@@ -1,0 +1,484 @@
+"""FlatTrade: Indian shares, through PiConnectAPI. The one place that knows which of its answers mean what for an order.
+
+https://pi.flattrade.in/docs (V2). There are no codes, no look-up by our id and no market orders: texts are read, the
+order book is searched for our tag, and a market alert becomes a limit order that the market reaches.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple, NoReturn
+
+from broker import (
+    Balance,
+    BrokerError,
+    Done,
+    Found,
+    LookUp,
+    NoAnswer,
+    NotFound,
+    Outcome,
+    Refused,
+    Unknown,
+    UnknownSymbol,
+)
+from broker_http import Answered, Http, NeverSent
+from flattrade_orders import (
+    DELIVERY,
+    INR,
+    IST,
+    STATUSES,
+    UNUSABLE,
+    BadReply,
+    CannotSend,
+    Meaning,
+    Quote,
+    Row,
+    execution_of,
+    free_money,
+    is_undecided,
+    marketable,
+    meaning_of,
+    order_parameters,
+    quote_of,
+    rules_of,
+    scrip_of,
+    shares_held,
+    symbol_of,
+    trades_of,
+)
+from flattrade_token import FlatTradeLogin, SessionOver
+from models import (
+    ENDINGS,
+    Account,
+    Execution,
+    HeldThere,
+    Market,
+    Order,
+    OrderStatus,
+    OrderType,
+    RestsThere,
+    SymbolRules,
+    TradedThere,
+)
+
+NAME = "FLATTRADE"
+URL = "https://piconnect.flattrade.in/PiConnectAPI"
+SECONDS = 10.0
+
+# Orders: 10 a second and 40 a minute, and by SEBI's rules fewer than 10 a second. Questions: 40 a second and 200 a
+# minute by https://pi.flattrade.in/docs, 120 a minute where others were cut off. What leaves in time may arrive
+# together, so a bit below; of a second's questions half: a new share and the account need some ten in one moment.
+ORDERS_AT_MOST = ((9, 1.0), (39, 60.0))
+QUESTIONS_AT_MOST = ((20, 1.0), (115, 60.0))
+# Prices that are only watched leave so many of a minute's questions to those that an order waits for.
+KEPT_FOR_ORDERS = 50
+# The account is asked every three seconds and needs two questions each time; holdings change once a day, and by orders.
+HOLDINGS_SECONDS = 60.0
+# A price that was asked for so lately need not be asked for again before an order leaves.
+QUOTE_SECONDS = 2.0
+# Before the sender is answered, the exchange gets so many moments to say whether it takes the order.
+LOOKS_AFTER_PLACING = (0.03, 0.12, 0.3, 0.5)
+RATE_PAUSE_SECONDS = 1.0
+
+
+class NeverLeft(BrokerError):
+    """The request was certainly not sent, or not judged; `wait`: seconds after which it may be."""
+
+    def __init__(self, text: str, wait: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
+class NotOk(BrokerError):
+    """FlatTrade's own words, and what they mean."""
+
+    def __init__(self, emsg: str) -> None:
+        super().__init__(f"{NAME} answered: {emsg[:200] or 'Not_Ok, without a reason'}")
+        self.meaning = meaning_of(emsg)
+
+
+class Pace:
+    """Never more requests within a time than FlatTrade allows: what is over would be refused, and counted as well."""
+
+    def __init__(self, *windows: tuple[int, float]) -> None:
+        """`windows`: how many, in how many seconds."""
+        self._windows = windows
+        self._times: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, kept: int = 0) -> float:
+        """Seconds to wait before one may leave; 0: it may, and is counted. `kept`: so many of the last window stay."""
+        with self._lock:
+            now = time.monotonic()
+            longest = max(seconds for _, seconds in self._windows)
+            while self._times and now - self._times[0] >= longest:
+                self._times.popleft()
+            wait = max(self._wait(most - (kept if s == longest else 0), s, now) for most, s in self._windows)
+            if not wait:
+                self._times.append(now)
+            return wait
+
+    def _wait(self, most: int, seconds: float, now: float) -> float:
+        if len(self._times) < most:
+            return 0.0
+        return max(0.0, self._times[-most] + seconds - now)
+
+
+class Seen(NamedTuple):
+    quote: Quote
+    at: float  # time.monotonic()
+
+
+class FlatTradeClient:
+    """One account. Safe to use from several threads; never sends an order twice."""
+
+    name = NAME
+    account = Account(NAME, Market.SPOT)
+    is_local = False
+    # No window that a request carries bounds how late FlatTrade may write an order down. Our request ends after 10 s;
+    # what stands between (a load balancer gives up after 60 s as a rule) may still hand it on until then. Once written
+    # down it is in the order book, which is the order system's own list: 5 s for that.
+    absence_is_proven_after_seconds: float = SECONDS + 60.0 + 5.0
+    clock_problem = ""
+
+    def __init__(self, login: FlatTradeLogin, client_id: str, clock: Callable[[], datetime], api_url: str = "") -> None:
+        self.login = login
+        self._client_id = client_id
+        self._clock = clock
+        self._url = api_url or URL
+        self._http: tuple[str, Http] = ("", Http(self._url))
+        self._orders, self._questions = Pace(*ORDERS_AT_MOST), Pace(*QUESTIONS_AT_MOST)
+        self._tokens: dict[str, str] = {}  # symbol -> FlatTrade's number of it
+        self._seen: dict[str, Seen] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._holdings: tuple[float, Sequence[Row]] | None = None
+
+    def __repr__(self) -> str:
+        return f"FlatTradeClient({NAME})"
+
+    # --- the Broker protocol ----------------------------------------------------------------------------------------
+
+    @property
+    def pause_seconds(self) -> float:
+        """FlatTrade asks for none: what is over its limits is refused, and counted by `Pace` before it leaves."""
+        return 0.0
+
+    def connect(self) -> None:
+        self.balances()
+
+    def keep_warm(self) -> None:
+        """The account's own questions keep connections open; each costs one of few."""
+
+    def prepare(self, symbol: str, leverage: Decimal) -> None:
+        """Shares are paid in full."""
+
+    def place(self, order: Order) -> Outcome:
+        try:
+            parameters = order_parameters(order, self._client_id, self._limit_price(order))
+            self._holdings = None
+            number = self._placed(parameters)
+        except (CannotSend, UnknownSymbol, SessionOver) as exc:
+            return Refused(str(exc))
+        except NeverLeft as exc:
+            return Refused(str(exc), never_left=True, retry_after_seconds=exc.wait)
+        except NotOk as exc:
+            return _ending(exc)
+        except BrokerError as exc:
+            return Unknown(str(exc))
+        return Done(self._followed(order, number))
+
+    def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        return [Refused(f"{NAME} takes no {order.type} orders in this version") for order in orders]
+
+    def look_up(self, order: Order) -> LookUp:
+        try:
+            rows = self._rows_of(order)
+            return Found(execution_of(order, rows)) if rows else self._absent(order)
+        except SessionOver as exc:
+            return NoAnswer(str(exc), for_long=True)
+        except (BrokerError, *UNUSABLE) as exc:
+            return NoAnswer(f"{NAME}: {exc}")
+
+    def cancel(self, order: Order) -> LookUp:
+        try:
+            rows = self._rows_of(order)
+            if rows:
+                self._cancel(str(rows[0]["norenordno"]))
+        except (BrokerError, *UNUSABLE):
+            # It may have filled in the meantime, or the reply was lost: how it stands now is what counts.
+            pass
+        return self.look_up(order)
+
+    def symbol_rules(self, symbol: str) -> SymbolRules:
+        return rules_of(symbol, self._quote(symbol))
+
+    def current_price(self, symbol: str) -> Decimal:
+        last = self._quote(symbol).last
+        if not last:
+            raise BrokerError(f"{NAME} knows no price of {symbol}: nothing was traded today")
+        return last
+
+    def current_prices(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """One question each: as many as there are to spare. The others are asked for when an alert needs them."""
+        found: dict[str, Decimal] = {}
+        for symbol in symbols:
+            try:
+                last = self._quote(symbol, kept=KEPT_FOR_ORDERS).last
+            except UnknownSymbol:
+                continue
+            except NeverLeft:
+                break
+            if last:
+                found[symbol] = last
+        return found
+
+    def balances(self) -> Mapping[str, Balance]:
+        who = {"uid": self._client_id, "actid": self._client_id}
+        try:
+            money = free_money(self._ask("Limits", who))
+            shares = shares_held(self._held_in_depository(), self._list("PositionBook", who))
+        except UNUSABLE as exc:
+            raise BrokerError(f"{NAME} sent no usable balances: {exc!r}") from exc
+        return {INR: Balance(money)} | {share: Balance(quantity) for share, quantity in shares.items()}
+
+    def positions(self) -> Sequence[HeldThere]:
+        """Shares are held as balances."""
+        return ()
+
+    def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
+        """FlatTrade lists the trades of its own day only."""
+        try:
+            rows = self._list("TradeBook", {"uid": self._client_id, "actid": self._client_id})
+            return trades_of(symbol, rows, since)
+        except UNUSABLE as exc:
+            raise BrokerError(f"{NAME} sent no usable trades of {symbol}: {exc!r}") from exc
+
+    def open_orders(self) -> Sequence[RestsThere]:
+        try:
+            return [
+                RestsThere(symbol_of(row), str(row.get("remarks") or ""), False)
+                for row in self._book()
+                if STATUSES.get(str(row["status"]).upper()) is OrderStatus.NEW
+            ]
+        except UNUSABLE as exc:
+            raise BrokerError(f"{NAME} sent no usable list of open orders: {exc!r}") from exc
+
+    def cancel_stray(self, stray: RestsThere) -> None:
+        rows = [row for row in self._book() if row.get("remarks") == stray.client_order_id]
+        for row in rows:
+            try:
+                self._cancel(str(row["norenordno"]))
+            except NotOk as exc:
+                if exc.meaning is not Meaning.EMPTY:
+                    raise
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    def _limit_price(self, order: Order) -> Decimal:
+        """Raises CannotSend, and NeverLeft where FlatTrade did not tell a price: nothing is sent without one."""
+        if order.type is OrderType.LIMIT and order.price is not None:
+            return order.price
+        if order.type is not OrderType.MARKET:
+            raise CannotSend(f"{NAME} takes no {order.type} orders in this version")
+        try:
+            return marketable(order.side, self._quote(order.symbol))
+        except (UnknownSymbol, SessionOver):
+            raise
+        except BrokerError as exc:
+            raise NeverLeft(f"no quote to make a limit price of: {exc}") from exc
+
+    def _placed(self, parameters: Mapping[str, str]) -> str:
+        """The order's number. Raises BrokerError."""
+        reply = self._request("PlaceOrder", parameters, self._orders)
+        number = reply.get("norenordno") if isinstance(reply, dict) else None
+        if not isinstance(number, str) or not re.fullmatch(r"[0-9]{1,30}", number):
+            raise BrokerError(f"{NAME} took the order and told no number of it")
+        return number
+
+    def _followed(self, order: Order, number: str) -> Execution:
+        """Written down is not taken: how the exchange sees it, or that it has not said so yet."""
+        told = Execution(OrderStatus.NEW, number, note="the exchange has not answered yet")
+        for pause in LOOKS_AFTER_PLACING:
+            time.sleep(pause)
+            try:
+                rows = self._history(number)
+                if rows:
+                    told = execution_of(order, rows)
+                    # A market order ends in a moment; a limit order is where it should be as soon as it is taken.
+                    if told.status in ENDINGS or (order.type is OrderType.LIMIT and not is_undecided(rows)):
+                        return told
+            except (BrokerError, *UNUSABLE):
+                continue
+        return told
+
+    def _rows_of(self, order: Order) -> Sequence[Row]:
+        """What is told of an order, newest first; nothing when it is not there. Raises BrokerError, BadReply."""
+        if order.exchange_order_id:
+            return self._history(order.exchange_order_id)
+        tagged = [row for row in self._book() if row.get("remarks") == order.client_order_id]
+        if len({row.get("norenordno") for row in tagged}) > 1:
+            raise BadReply(f"several orders bear {order.client_order_id}")
+        return tagged
+
+    def _absent(self, order: Order) -> LookUp:
+        """The order book is that of the day: that an order of another day is not in it says nothing."""
+        sent_at = order.sent_at or order.created_at
+        if order.exchange_order_id or sent_at.astimezone(IST).date() == self._clock().astimezone(IST).date():
+            return NotFound()
+        why = f"{NAME} lists no orders of {sent_at.astimezone(IST):%Y-%m-%d} any more: look for this one in its reports"
+        return NoAnswer(why, for_long=True)
+
+    def _history(self, number: str) -> Sequence[Row]:
+        return self._list("SingleOrdHist", {"uid": self._client_id, "norenordno": number})
+
+    def _book(self) -> Sequence[Row]:
+        return self._list("OrderBook", {"uid": self._client_id})
+
+    def _cancel(self, number: str) -> None:
+        self._holdings = None
+        self._request("CancelOrder", {"uid": self._client_id, "norenordno": number}, self._orders)
+
+    # --- shares and prices ------------------------------------------------------------------------------------------
+
+    def _held_in_depository(self) -> Sequence[Row]:
+        known, now = self._holdings, time.monotonic()
+        if known is not None and now - known[0] < HOLDINGS_SECONDS:
+            return known[1]
+        who = {"uid": self._client_id, "actid": self._client_id, "prd": DELIVERY}
+        rows = self._list("Holdings", who)
+        self._holdings = (now, rows)
+        return rows
+
+    def _quote(self, symbol: str, kept: int = 0) -> Quote:
+        """At most two seconds old. Raises UnknownSymbol or BrokerError.
+
+        Rules and price of a new symbol are asked for at the same moment, and both are in one answer: one asks.
+        """
+        with self._locks.setdefault(symbol, threading.Lock()):
+            known = self._seen.get(symbol)
+            if known is not None and time.monotonic() - known.at < QUOTE_SECONDS:
+                return known.quote
+            return self._asked_quote(symbol, kept)
+
+    def _asked_quote(self, symbol: str, kept: int) -> Quote:
+        exch, tsym = scrip_of(symbol)
+        token = self._tokens.get(symbol) or self._token_of(symbol)
+        at = time.monotonic()
+        row = self._ask("GetQuotes", {"uid": self._client_id, "exch": exch, "token": token}, kept)
+        try:
+            if (row["exch"], str(row["tsym"]), str(row["token"])) != (exch, tsym, token):
+                raise BadReply("it is another share's")
+            quote = quote_of(row)
+        except UNUSABLE as exc:
+            raise BrokerError(f"{NAME} sent no usable quote of {symbol}: {exc}") from exc
+        self._seen[symbol] = Seen(quote, at)
+        return quote
+
+    def _token_of(self, symbol: str) -> str:
+        """The search finds whatever contains the text: only the very same name counts."""
+        exch, tsym = scrip_of(symbol)
+        # Encoded as in an order: a bare "&" would end the request's JSON.
+        asked = {"uid": self._client_id, "stext": _encoded(tsym), "exch": exch}
+        try:
+            rows = self._ask("SearchScrip", asked)["values"]
+            found = [str(row["token"]) for row in rows if (row["exch"], row["tsym"]) == (exch, tsym)]
+        except NotOk as exc:
+            if exc.meaning is not Meaning.EMPTY:
+                raise
+            found = []
+        except UNUSABLE as exc:
+            raise BrokerError(f"{NAME} sent no usable list of shares: {exc!r}") from exc
+        if not found:
+            series = "a hyphenated name needs its series, as in BAJAJ-AUTO-EQ"
+            raise UnknownSymbol(f"{NAME} knows no {tsym} on {exch}; {series}")
+        self._tokens[symbol] = found[0]
+        return found[0]
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, endpoint: str, data: Mapping[str, str], kept: int = 0) -> Any:
+        """A question. Raises BrokerError; a share's name may be asked for many times, so it waits for its turn."""
+        return self._request(endpoint, data, self._questions, kept, patience=1.0)
+
+    def _list(self, endpoint: str, data: Mapping[str, str]) -> Sequence[Row]:
+        """ "No data" is an empty list; any other refusal is none. Raises BrokerError."""
+        try:
+            rows = self._ask(endpoint, data)
+        except NotOk as exc:
+            if exc.meaning is Meaning.EMPTY:
+                return ()
+            raise
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise BrokerError(f"{NAME} answered {endpoint} with something else than a list")
+        return rows
+
+    def _request(self, endpoint: str, data: Mapping[str, str], pace: Pace, kept: int = 0, patience: float = 0.0) -> Any:
+        """Sent at most once. Raises SessionOver, NeverLeft, NotOk, and BrokerError when nobody knows what it did."""
+        token = self.login.token()
+        _wait_for_turn(pace, kept, patience)
+        body = f"jData={json.dumps(data, separators=(',', ':'))}&jKey={token}".encode()
+        headers = {"Content-Type": "application/json"}
+        reply = self._http_with(token).ask("POST", f"/{endpoint}", seconds=SECONDS, body=body, headers=headers)
+        if isinstance(reply, NeverSent):
+            raise NeverLeft(f"no connection to {NAME}: {reply.reason}")
+        if not isinstance(reply, Answered):
+            raise BrokerError(f"{NAME} gave no usable answer: {reply.reason}")
+        return self._read(reply, token)
+
+    def _read(self, reply: Answered, token: str) -> Any:
+        """What it says counts, at whatever HTTP status it says so."""
+        try:
+            said = json.loads(reply.body)
+        except (ValueError, RecursionError) as exc:
+            raise BrokerError(f"{NAME} answered HTTP {reply.status} without JSON") from exc
+        if isinstance(said, dict) and said.get("stat") != "Ok":
+            self._refused(said, token)
+        if reply.status != 200:
+            raise BrokerError(f"{NAME} answered HTTP {reply.status}")
+        return said
+
+    def _refused(self, said: Mapping[str, Any], token: str) -> NoReturn:
+        if said.get("stat") != "Not_Ok" or not isinstance(said.get("emsg"), str):
+            raise BrokerError(f"{NAME} answered with neither Ok nor a refusal")
+        refused = NotOk(said["emsg"])
+        if refused.meaning is Meaning.EXPIRED:
+            self.login.died(token)
+            self.login.token()
+        raise refused
+
+    def _http_with(self, token: str) -> Http:
+        """Replies that echo the token are blotted, so every token has connections of its own."""
+        known, http = self._http
+        if known != token:
+            http.close()
+            http = Http(self._url, hidden=(token,))
+            self._http = (token, http)
+        return http
+
+
+def _ending(exc: NotOk) -> Outcome:
+    # A token that died just when another one was given: it was not judged either.
+    if exc.meaning in (Meaning.RATE, Meaning.EXPIRED):
+        return Refused(str(exc), never_left=True, retry_after_seconds=RATE_PAUSE_SECONDS)
+    return Refused(str(exc)) if exc.meaning is Meaning.REFUSED else Unknown(str(exc))
+
+
+def _wait_for_turn(pace: Pace, kept: int, patience: float) -> None:
+    """Raises NeverLeft when its turn does not come within `patience` seconds."""
+    until = time.monotonic() + patience
+    while wait := pace.take(kept):
+        if time.monotonic() + wait > until:
+            raise NeverLeft(f"{NAME} takes no more requests for {wait:.1f} s", wait)
+        time.sleep(wait)
+
+
+def _encoded(tsym: str) -> str:
+    return tsym.replace("&", "%26")
