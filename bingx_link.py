@@ -52,8 +52,8 @@ ORDER_SECONDS = 9.0
 # https://bingx-api.github.io/docs-v3 Basic Information: "rate-limit the requests and restore after 5 minutes". Each
 # endpoint has its limit by itself, so one that is closed does not keep orders from leaving on another.
 PAUSE_SECONDS = 300.0
-# What the documentation allows one account in a second, endpoint by endpoint; half a second more, as some take longer on
-# their way than others: six that arrive within one second close the endpoint for five minutes.
+# What the documentation allows one account in a second, endpoint by endpoint; half a second more, as some take longer
+# on their way than others: six that arrive within one second close the endpoint for five minutes.
 PACE_SECONDS = 1.5
 PACE_SPOT, PACE_SWAP, PACE_SETTINGS = 10, 5, 2
 SETTINGS_PATHS = ("/openApi/swap/v2/trade/marginType", "/openApi/swap/v1/positionSide/dual")
