@@ -19,7 +19,7 @@ run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
 
 test: $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .

@@ -12,7 +12,7 @@ from fake_bingx import FakeBingx
 from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
 from scenes import BingxScene, Scene
 
-# What takes longest begins first: six lanes take a file each, and the last lane to end is what everybody waits for.
+# What takes longest begins first: four lanes take a file each, and the last lane to end is what everybody waits for.
 LONGEST_FIRST = (
     "test_bingx.py", "test_reconcile.py", "test_kills.py", "test_flattrade.py", "test_protection_under_faults.py",
     "test_orders_under_faults.py", "test_page.py", "test_limits.py", "test_start_and_stop.py", "test_protection.py",
