@@ -22,8 +22,6 @@ from binance_link import (
     NO_PERMISSION_CODES,
     NO_SUCH_ORDER_CODES,
     STATUSES,
-    UNUSABLE,
-    BadReply,
     BinanceLink,
     CannotSend,
     by_order,
@@ -32,8 +30,6 @@ from binance_link import (
     listed,
     lots_in,
     number_in,
-    total,
-    unsigned,
 )
 from broker import Balance, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused
 from models import (
@@ -52,6 +48,7 @@ from models import (
     plain,
     round_down,
 )
+from reply_values import UNUSABLE, BadReply, total, unsigned
 
 REFUSED_CODES = frozenset(
     {-1002, -1013, -1014, -1016, -1020, -1022, -1108, -1111, -1112, -1121, -1128, -1130, -2010, -2014, -2015, -2016}

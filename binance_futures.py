@@ -48,15 +48,11 @@ from binance_link import (
     DAY_MS,
     MOST_TRADES_LISTED,
     NO_SUCH_ORDER_CODES,
-    UNUSABLE,
-    BadReply,
     BinanceLink,
     CannotSend,
     by_order,
     error_text,
     listed,
-    total,
-    unsigned,
 )
 from binance_margin import Margin
 from broker import (
@@ -71,6 +67,7 @@ from broker import (
     Refused,
     Unknown,
     UnknownSymbol,
+    stop_first,
 )
 from models import (
     RESTING,
@@ -84,6 +81,7 @@ from models import (
     SymbolRules,
     TradedThere,
 )
+from reply_values import UNUSABLE, BadReply, total, unsigned
 
 # The library still names the older one: https://developers.binance.com/docs/derivatives/usds-margined-futures/general-info
 TESTNET_URL = "https://demo-fapi.binance.com/fapi"
@@ -96,7 +94,6 @@ POSITION_PAUSES = (0.1, 0.2, 0.4, 0.8)
 READY_WITHIN_SECONDS = 5.0
 # So long an order's trades are waited for before its own sums have to do, without the fees.
 TRADES_WITHIN_SECONDS = 5.0
-PROTECTION_ORDER = {OrderType.STOP: 0, OrderType.TRAILING_STOP: 1}
 
 
 class BinanceFutures(BinanceLink):
@@ -191,17 +188,7 @@ class BinanceFutures(BinanceLink):
         return (self._place_conditional if is_conditional else self._place_plain)(order, parameters)
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
-        """The stop first: it is what must not be missing."""
-        outcomes: dict[str, Outcome] = {}
-        refused: Refused | None = None
-        for order in sorted(orders, key=lambda each: PROTECTION_ORDER.get(each.type, 2)):
-            if refused:
-                outcome: Outcome = Refused(f"not sent, because {refused.reason}", refused.code, never_left=True)
-            else:
-                outcome = self.place(order)
-            refused = refused or (outcome if isinstance(outcome, Refused) else None)
-            outcomes[order.client_order_id] = outcome
-        return [outcomes[order.client_order_id] for order in orders]
+        return stop_first(orders, self.place)
 
     def _ready_for(self, order: Order) -> bool:
         """What has to be known and set before the order may leave; tells whether it is for hedge mode."""

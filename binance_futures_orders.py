@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from binance_link import STATUSES, BadReply, CannotSend, fees_in, lots_in, number_in, signed, total, unsigned
+from binance_link import STATUSES, CannotSend, fees_in, lots_in, number_in
 from broker import Balance
 from models import (
     PROTECTIVE,
@@ -27,6 +27,7 @@ from models import (
     plain,
     round_down,
 )
+from reply_values import BadReply, signed, total, unsigned
 
 # Judged and refused before they could reach the engine. A code that is not listed leaves open what became of it.
 REFUSED_CODES = frozenset(

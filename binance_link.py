@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, ClassVar, TypedDict
 
 import requests
@@ -19,9 +19,10 @@ from binance.client import Client
 from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 from broker import BrokerError, Outcome, Refused, Unknown, UnknownSymbol
-from clocks import clock_problem
+from clocks import compare_clocks
 from exchange_session import ExchangeSession
 from models import ZERO, Account, Fee, Market, OrderStatus, Side, TradedThere
+from reply_values import BadReply, signed, total
 
 # A small window bounds how long a delayed order may still be accepted; Binance checks it at receipt and again before
 # the matching engine: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/endpoint-security-type
@@ -60,16 +61,8 @@ STATUSES = {
 }
 
 
-class BadReply(Exception):
-    """The reply is not what was asked for."""
-
-
 class CannotSend(Exception):
     """Binance has no such order; the text says what is wrong with it."""
-
-
-# What reading a reply of another shape than expected can raise.
-UNUSABLE = (BadReply, AttributeError, LookupError, TypeError, ValueError, InvalidOperation)
 
 
 class BinanceLink:
@@ -228,16 +221,9 @@ class BinanceLink:
 
     def _synchronise_clock(self) -> None:
         with self._clock_lock:
-            before = time.time()
-            reply = self._server_time()
-            after = time.time()
-            machine, unsure = (before + after) / 2, (after - before) / 2
-            try:
-                server = int(reply["serverTime"]) / 1000
-                self.clock_problem = clock_problem(self.name, machine, server, unsure)
-            except (KeyError, TypeError, ValueError, OverflowError, OSError) as exc:
-                raise BrokerError(f"{self.name} sent no usable time") from exc
-            self._client.timestamp_offset = round((server - machine) * 1000)
+            compared = compare_clocks(self.name, self._server_time)
+            self.clock_problem = compared.problem
+            self._client.timestamp_offset = round(compared.offset_seconds * 1000)
 
 
 # --- reading replies ------------------------------------------------------------------------------------------------
@@ -291,27 +277,6 @@ def listed(reply: Any) -> list[Mapping[str, Any]]:
     if not isinstance(reply, list):
         raise BadReply("no list")
     return reply
-
-
-def signed(row: Mapping[str, Any], name: str) -> Decimal:
-    try:
-        value = Decimal(str(row[name]))
-    except (KeyError, TypeError, InvalidOperation) as exc:
-        raise BadReply(f"{name} is missing or not a number") from exc
-    if not value.is_finite():
-        raise BadReply(f"{name} is not a plain number")
-    return value
-
-
-def unsigned(row: Mapping[str, Any], name: str) -> Decimal:
-    value = signed(row, name)
-    if value < 0:
-        raise BadReply(f"{name} is not a plain number")
-    return value
-
-
-def total(rows: Iterable[Mapping[str, Any]], name: str) -> Decimal:
-    return sum((unsigned(row, name) for row in rows), ZERO)
 
 
 def fees_in(trades: Iterable[Mapping[str, Any]]) -> tuple[Fee, ...]:

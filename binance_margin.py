@@ -14,8 +14,9 @@ from typing import Any
 from binance.client import Client
 from binance.exceptions import BinanceAPIException
 
-from binance_link import UNUSABLE, CannotSend, listed
+from binance_link import CannotSend, listed
 from broker import BrokerError
+from reply_values import UNUSABLE
 
 NO_NEED_TO_CHANGE_CODE = -4046
 

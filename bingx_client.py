@@ -23,8 +23,6 @@ from bingx_orders import (
     MOST_ORDERS_LISTED,
     NOTHING_TO_CLOSE_CODES,
     PLAY_MONEY,
-    UNUSABLE,
-    BadReply,
     BingxError,
     CannotSend,
     check_is_ours,
@@ -44,7 +42,19 @@ from bingx_orders import (
     there,
     traded_in,
 )
-from broker import Balance, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, UnknownSymbol
+from broker import (
+    Balance,
+    BrokerError,
+    Done,
+    Found,
+    LookUp,
+    NoAnswer,
+    NotFound,
+    Outcome,
+    Refused,
+    UnknownSymbol,
+    stop_first,
+)
 from broker_http import Answered
 from models import (
     RESTING,
@@ -58,6 +68,7 @@ from models import (
     SymbolRules,
     TradedThere,
 )
+from reply_values import UNUSABLE, BadReply
 
 ORDER_PATH = "/openApi/swap/v2/trade/order"
 OPEN_PATH = "/openApi/swap/v2/trade/openOrders"
@@ -76,7 +87,6 @@ FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
 CLOCK_SLACK_MS = 500
-PROTECTION_ORDER = {OrderType.STOP: 0}
 
 
 log = logging.getLogger("gatehouse.bingx")
@@ -182,17 +192,7 @@ class BingxSwap(BingxLink):
         return self._placed(order, parameters)
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
-        """The stop first: it is what must not be missing."""
-        outcomes: dict[str, Outcome] = {}
-        refused: Refused | None = None
-        for order in sorted(orders, key=lambda each: PROTECTION_ORDER.get(each.type, 1)):
-            if refused:
-                outcome: Outcome = Refused(f"not sent, because {refused.reason}", refused.code, never_left=True)
-            else:
-                outcome = self.place(order)
-            refused = refused or (outcome if isinstance(outcome, Refused) else None)
-            outcomes[order.client_order_id] = outcome
-        return [outcomes[order.client_order_id] for order in orders]
+        return stop_first(orders, self.place)
 
     def _unprepared(self, order: Order, exc: BingxError) -> Refused:
         """The order itself has not left, whatever became of the setting."""

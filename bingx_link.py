@@ -23,8 +23,6 @@ from bingx_orders import (
     NOTHING_TO_CLOSE_CODES,
     RATE_CODES,
     REFUSED_CODES,
-    UNUSABLE,
-    BadReply,
     BingxError,
     CannotSend,
     data_of,
@@ -34,8 +32,9 @@ from bingx_orders import (
 )
 from broker import BrokerError, Outcome, Refused, Unknown, UnknownSymbol
 from broker_http import Answered, Http, Lost, NeverSent, Reply
-from clocks import clock_problem
+from clocks import compare_clocks
 from models import Account, Market
+from reply_values import BadReply
 
 LIVE_URL = "https://open-api.bingx.com"
 DEMO_URL = "https://open-api-vst.bingx.com"
@@ -293,16 +292,9 @@ class BingxLink:
 
     def _synchronise_clock(self) -> None:
         with self._clock_lock:
-            before = time.time()
-            reply = self._public(TIME_PATH)
-            after = time.time()
-            machine, unsure = (before + after) / 2, (after - before) / 2
-            try:
-                server = int(reply["serverTime"]) / 1000
-                self.clock_problem = clock_problem(self.name, machine, server, unsure)
-            except UNUSABLE as exc:
-                raise BrokerError(f"{self.name} sent no usable time") from exc
-            self._offset_ms = (server - machine) * 1000
+            compared = compare_clocks(self.name, lambda: self._public(TIME_PATH))
+            self.clock_problem = compared.problem
+            self._offset_ms = compared.offset_seconds * 1000
 
 
 def is_no_such_order(exc: BingxError) -> bool:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +31,7 @@ from models import (
     TradedThere,
     plain,
 )
+from reply_values import UNUSABLE, BadReply, signed, total, unsigned
 
 # The play money of the demo, one to one to a dollar there. In a real account it is a toy that must not be counted.
 PLAY_MONEY = "VST"
@@ -72,16 +73,8 @@ CONDITIONAL: Mapping[OrderType, str] = {OrderType.STOP: "STOP_MARKET", OrderType
 TIMES_IN_FORCE = {"GTX": "PostOnly"}
 
 
-class BadReply(Exception):
-    """The reply is not what was asked for."""
-
-
 class CannotSend(Exception):
     """BingX has no such order; the text says what is wrong with it."""
-
-
-# What reading a reply of another shape than expected can raise.
-UNUSABLE = (BadReply, AttributeError, LookupError, TypeError, ValueError, InvalidOperation)
 
 
 class BingxError(Exception):
@@ -442,27 +435,3 @@ def spot_price(data: Any, wanted: str) -> Decimal:
     """[{"symbol": "BTC_USDT", "trades": [{"price": …}]}]"""
     row = next(row for row in rows_in(data) if row["symbol"] == wanted.replace("-", "_"))
     return unsigned(row["trades"][0], "price")
-
-
-# --- numbers --------------------------------------------------------------------------------------------------------
-
-
-def signed(row: Mapping[str, Any], name: str) -> Decimal:
-    try:
-        value = Decimal(str(row[name]))
-    except (KeyError, TypeError, InvalidOperation) as exc:
-        raise BadReply(f"{name} is missing or not a number") from exc
-    if not value.is_finite():
-        raise BadReply(f"{name} is not a plain number")
-    return value
-
-
-def unsigned(row: Mapping[str, Any], name: str) -> Decimal:
-    value = signed(row, name)
-    if value < 0:
-        raise BadReply(f"{name} is not a plain number")
-    return value
-
-
-def total(rows: Sequence[Mapping[str, Any]], name: str) -> Decimal:
-    return sum((unsigned(row, name) for row in rows), ZERO)

@@ -14,8 +14,6 @@ from typing import Any
 
 from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order
 from bingx_orders import (
-    UNUSABLE,
-    BadReply,
     BingxError,
     CannotSend,
     check_is_ours,
@@ -32,7 +30,6 @@ from bingx_orders import (
     spot_traded_in,
     status_in,
     there,
-    unsigned,
 )
 from broker import Balance, BrokerError, Done, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, UnknownSymbol
 from models import (
@@ -47,6 +44,7 @@ from models import (
     SymbolRules,
     TradedThere,
 )
+from reply_values import UNUSABLE, BadReply, unsigned
 
 ORDER_PATH = "/openApi/spot/v1/trade/order"
 QUERY_PATH = "/openApi/spot/v1/trade/query"

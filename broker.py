@@ -6,13 +6,13 @@ codes mean which; everybody else handles exactly these three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from models import ZERO, Account, Execution, HeldThere, Order, RestsThere, SymbolRules, TradedThere
+from models import ZERO, Account, Execution, HeldThere, Order, OrderType, RestsThere, SymbolRules, TradedThere
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,26 @@ class BrokerError(Exception):
 
 class UnknownSymbol(BrokerError):
     """The broker does not trade this symbol."""
+
+
+PROTECTION_ORDER = {OrderType.STOP: 0, OrderType.TRAILING_STOP: 1}
+
+
+def stop_first(orders: Sequence[Order], place: Callable[[Order], Outcome]) -> Sequence[Outcome]:
+    """Hands over protection one by one, in the order of its weight: the stop is what must not be missing.
+
+    What would come after a refusal is not sent.
+    """
+    outcomes: dict[str, Outcome] = {}
+    refused: Refused | None = None
+    for order in sorted(orders, key=lambda each: PROTECTION_ORDER.get(each.type, len(PROTECTION_ORDER))):
+        if refused:
+            outcome: Outcome = Refused(f"not sent, because {refused.reason}", refused.code, never_left=True)
+        else:
+            outcome = place(order)
+        refused = refused or (outcome if isinstance(outcome, Refused) else None)
+        outcomes[order.client_order_id] = outcome
+    return [outcomes[order.client_order_id] for order in orders]
 
 
 class Broker(Protocol):

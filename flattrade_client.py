@@ -35,8 +35,6 @@ from flattrade_orders import (
     INR,
     IST,
     STATUSES,
-    UNUSABLE,
-    BadReply,
     CannotSend,
     Meaning,
     Quote,
@@ -68,6 +66,7 @@ from models import (
     SymbolRules,
     TradedThere,
 )
+from reply_values import UNUSABLE, BadReply
 
 NAME = "FLATTRADE"
 URL = "https://piconnect.flattrade.in/PiConnectAPI"

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal
 from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from models import ZERO, Execution, Order, OrderStatus, OrderType, Side, SymbolRules, TradedThere, plain, round_down
+from reply_values import BadReply
 
 INR = "INR"
 IST = timezone(timedelta(hours=5, minutes=30))
@@ -24,16 +25,8 @@ DELIVERY = "C"  # CNC: shares that are paid in full and kept
 Row = Mapping[str, Any]
 
 
-class BadReply(Exception):
-    """The reply is not what was asked for."""
-
-
 class CannotSend(Exception):
     """FlatTrade has no such order; the text says what is wrong with it."""
-
-
-# What reading a reply of another shape than expected can raise.
-UNUSABLE = (BadReply, AttributeError, LookupError, TypeError, ValueError, InvalidOperation)
 
 
 # --- symbols --------------------------------------------------------------------------------------------------------

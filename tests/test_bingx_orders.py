@@ -18,11 +18,12 @@ import bingx_orders
 import bingx_spot
 from bingx_client import BingxSwap
 from bingx_link import BingxLink, is_no_such_order
-from bingx_orders import BadReply, BingxError, CannotSend, data_of, query_of
+from bingx_orders import BingxError, CannotSend, data_of, query_of
 from bingx_spot import BingxSpot
 from broker import BrokerError, Refused, Unknown
 from broker_http import NeverSent
 from models import Fee, Market, Order, OrderStatus, OrderType, RestsThere, Side
+from reply_values import BadReply, unsigned
 
 CASES = json.loads((Path(__file__).parent / "data" / "bingx_cases.json").read_text())
 SIGNED = [case for case in CASES["signed_vectors"] if case["signature"]]
@@ -328,7 +329,7 @@ def test_code_0_with_a_failed_status_is_no_success() -> None:
 
 def test_a_number_keeps_every_digit_that_is_written() -> None:
     data = data_of(b'{"code":0,"data":{"free":0.12345678901234567891}}', 200)
-    assert bingx_orders.unsigned(data, "free") == D("0.12345678901234567891")
+    assert unsigned(data, "free") == D("0.12345678901234567891")
 
 
 def test_an_order_id_of_19_digits_keeps_every_digit() -> None:

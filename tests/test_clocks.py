@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import LIMITS, NOW, S, an_order, view_at
@@ -12,7 +13,8 @@ from fake_binance import FakeBinance
 from harness import EAGER, Daemon, binance, eventually
 from scenes import Scene
 
-from clocks import MAX_CLOCK_SKEW_SECONDS, clock_problem
+from broker import BrokerError
+from clocks import MAX_CLOCK_SKEW_SECONDS, clock_problem, compare_clocks
 from journal import Journal
 from models import OrderStatus
 from risk import RiskEngine
@@ -48,6 +50,14 @@ def test_an_answer_that_took_long_proves_no_difference_that_it_could_have_made_i
     now, off = 1_790_000_000.0, MAX_CLOCK_SKEW_SECONDS + 2
     assert clock_problem("BINANCE", now, now + off, unsure=2.0) == ""
     assert clock_problem("BINANCE", now, now + off, unsure=1.9) != ""
+
+
+@pytest.mark.parametrize(
+    "reply", [{}, {"serverTime": "soon"}, {"serverTime": None}, {"serverTime": 10**400}, {"serverTime": 10**18}, []]
+)
+def test_a_time_that_is_none_says_so_and_is_not_believed(reply: Any) -> None:
+    with pytest.raises(BrokerError, match="BINGX sent no usable time"):
+        compare_clocks("BINGX", lambda: reply)
 
 
 @pytest.mark.parametrize("kind", ["spot", "futures"])

@@ -20,7 +20,6 @@ import flattrade_client
 from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
 from flattrade_client import FlatTradeClient, Pace
 from flattrade_orders import (
-    BadReply,
     CannotSend,
     Meaning,
     Quote,
@@ -47,6 +46,7 @@ from models import (
     Side,
     SymbolRules,
 )
+from reply_values import BadReply
 
 D = Decimal
 S = OrderStatus
