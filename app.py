@@ -18,13 +18,13 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from access import Access
 from accountant import Accountant
 from banner import login_line, startup_text
 from config import Settings, SettingsError
-from connections import Connection
+from connections import Answer, connection_with
 from dashboard import Dashboard, add_pages
 from data_folder import FolderError
 from door import Door
@@ -114,33 +114,32 @@ def create_app(gate: Gatehouse) -> Routes:
     return Routes(app, door, looking, dashboard)
 
 
-class ShortCut:
-    """ASGI: an alert goes straight to the door, everything else through FastAPI, whose layers an alert makes no use of.
+class Alerts:
+    """An alert goes straight to the door, everything else through FastAPI, whose layers an alert makes no use of.
 
     What they cost, and what that is of an alert's way: docs/performance.md.
     """
 
-    def __init__(self, app: FastAPI, door: Door) -> None:
-        self._app = app
+    def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"] if scope["type"] == "http" and scope["method"] == "POST" else ""
+    def __call__(self, scope: Scope) -> Answer | None:
+        path = scope["path"] if scope["method"] == "POST" else ""
         if path != "/webhook" and not _PATH_WITH_SECRET.fullmatch(path):
-            await self._app(scope, receive, send)
-            return
+            return None
         scope["path_params"] = {"path_secret": path.removeprefix("/webhook").removeprefix("/")}
-        request = Request(scope, receive)
+        return self._answer
+
+    async def _answer(self, request: Request) -> Response:
         try:
-            response = await self._door.webhook(request)
+            return await self._door.webhook(request)
         except ClientDisconnect:
-            return
+            raise
         except BadRequest as exc:
-            response = await _bad_request(request, exc)
+            return await _bad_request(request, exc)
         except Exception as exc:
             log.exception("unforeseen")
-            response = await _unforeseen(request, exc)
-        await response(scope, receive, send)
+            return await _unforeseen(request, exc)
 
 
 _PATH_WITH_SECRET = re.compile("/webhook/[^/]+")
@@ -193,9 +192,9 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
     routes = create_app(gate)
     config = uvicorn.Config(
-        ShortCut(routes.app, routes.door),
+        routes.app,
         loop="uvloop",
-        http=Connection,
+        http=connection_with(Alerts(routes.door)),
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,18 +1,24 @@
 """What a connection may cost before a whole request is there: bytes, time and places. Knows nothing of alerts.
 
 The server's own protocol reads a head of any size, waits for the rest of it for ever, takes fields that stand behind
-the body for headers, and writes a line to the log for whatever is no HTTP.
+the body for headers, and writes a line to the log for whatever is no HTTP. What is in a hurry is answered right here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import ClassVar
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from web import HEADERS
+from web import HEADERS, WHOLE_BODY
+
+Answer = Callable[[Request], Awaitable[Response]]
 
 MAX_HEAD_BYTES = 32_768
 # The 16 KiB of a body in small chunks, and more than that after a refusal is read by nobody.
@@ -33,7 +39,6 @@ class Connection(HttpToolsProtocol):
     """
 
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
-
     _head_bytes = 0
     _received = 0
     _in_head = False
@@ -97,6 +102,49 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing() and (self.cycle.response_complete or not self._is_whole):
             self._wait()
 
+    # --- the straight way -----------------------------------------------------------------------------------------
+
+    def straight(self, scope: Scope) -> Answer | None:
+        """Who answers this without the layers of ASGI between, and raises only ClientDisconnect; else None."""
+        return None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope = cast(Scope, cycle.scope)
+        answer = self.straight(scope)
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(self._go_straight(cycle, scope, answer))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _go_straight(self, cycle: RequestResponseCycle, scope: Scope, answer: Answer) -> None:
+        if not cycle.more_body and not cycle.waiting_for_100_continue:
+            scope[WHOLE_BODY] = bytes(cycle.body)
+        try:
+            response = await answer(Request(scope, cast(Receive, cycle.receive)))
+        except ClientDisconnect:
+            return
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self._reply(cycle, response)
+
+    def _reply(self, cycle: RequestResponseCycle, response: Response) -> None:
+        """In one write, which wakes the receiver once; then all that the server does at the end of a response."""
+        lines = [STATUS_LINE[response.status_code]]
+        for name, value in (*self.server_state.default_headers, *response.raw_headers):
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", bytes(response.body))
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+
     def send_400_response(self, msg: str) -> None:
         text = b'{"success":false,"error":"not a valid HTTP request"}'
         headers = {"Content-Type": "application/json", "Content-Length": str(len(text)), "Connection": "close"}
@@ -106,3 +154,13 @@ class Connection(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Who asks for another protocol is answered in this one."""
+
+
+def connection_with(straight: Callable[[Scope], Answer | None]) -> type[Connection]:
+    """For a server that has requests in a hurry."""
+
+    class Straight(Connection):
+        def straight(self, scope: Scope) -> Answer | None:
+            return straight(scope)
+
+    return Straight

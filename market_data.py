@@ -92,18 +92,19 @@ class MarketData:
         known, symbol = self._known.get(instrument.account), instrument.symbol
         if known is None:
             return View()
+        now = self._clock()
         if known.broker.is_local:
-            return _local_view(known.broker, symbol, alert_price, self._clock())
-        known.alerted_at[symbol] = self._clock()
-        missing = self._missing(known, symbol, wants_price)
-        errors: list[BrokerError] = []
-        if missing:
-            tasks = [self._ask_once(known, what, question) for what, question in missing]
-            done, late = await asyncio.wait(tasks, timeout=patience_seconds)
-            errors = [exc for task in done if isinstance(exc := task.exception(), BrokerError)]
-            if late:
-                errors.append(BrokerError(f"{instrument.broker} did not answer within {patience_seconds:g} s"))
-        return self._view(known, symbol, errors)
+            return _local_view(known.broker, symbol, alert_price, now)
+        known.alerted_at[symbol] = now
+        missing = self._missing(known, symbol, wants_price, now)
+        if not missing:
+            return self._view(known, symbol, [], now)
+        tasks = [self._ask_once(known, what, question) for what, question in missing]
+        done, late = await asyncio.wait(tasks, timeout=patience_seconds)
+        errors = [exc for task in done if isinstance(exc := task.exception(), BrokerError)]
+        if late:
+            errors.append(BrokerError(f"{instrument.broker} did not answer within {patience_seconds:g} s"))
+        return self._view(known, symbol, errors, self._clock())
 
     def refresh_soon(self, account: Account) -> None:
         """An order changed the account: look again now."""
@@ -187,9 +188,8 @@ class MarketData:
     # --- asking ---------------------------------------------------------------------------------------------------
 
     def _missing(
-        self, known: _Known, symbol: str, wants_price: bool
+        self, known: _Known, symbol: str, wants_price: bool, now: datetime
     ) -> list[tuple[object, Callable[[], Awaitable[None]]]]:
-        now = self._clock()
         missing: list[tuple[object, Callable[[], Awaitable[None]]]] = []
         if symbol not in known.rules:
             missing.append((("rules", symbol), partial(self._ask_rules, known, symbol)))
@@ -221,8 +221,7 @@ class MarketData:
         asked_at = self._clock()
         known.prices[symbol] = Dated(await self._run(known.broker.current_price, symbol), asked_at)
 
-    def _view(self, known: _Known, symbol: str, errors: list[BrokerError]) -> View:
-        now = self._clock()
+    def _view(self, known: _Known, symbol: str, errors: list[BrokerError], now: datetime) -> View:
         rules, price = known.rules.get(symbol), known.prices.get(symbol)
         balances = None if _is_stale(known.balances, now, BALANCE_MAX_AGE) else known.balances
         base = quote = None

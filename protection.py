@@ -41,6 +41,8 @@ LEGS = {
     OrderType.TRAILING_STOP: "trailing_stop",
 }
 
+NOTHING_ASKED = ProtectionWish()
+
 
 class Defaults(Protocol):
     """The owner's settings for alerts that name no protection; percent, None = off."""
@@ -66,7 +68,7 @@ def wish(signal: Signal, defaults: Defaults) -> ProtectionWish | None:
         take_profit_offset=signal.take_profit_offset,
         trailing_percent=signal.trailing_percent if own_stop else defaults.trailing_stop_percent,
     )
-    return None if asked == ProtectionWish() else asked
+    return None if asked == NOTHING_ASKED else asked
 
 
 def problem(

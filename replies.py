@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -25,49 +25,33 @@ PLACED = frozenset(OrderStatus) - {OrderStatus.REJECTED, OrderStatus.NOT_PLACED}
 
 
 def to_json(value: Any) -> bytes:
-    return _ENCODE(jsonable(value)).encode()
+    """Decimals become JSON numbers, times ISO text in UTC, everything else itself."""
+    return _ENCODE(value).encode()
 
 
 def jsonable(value: Any) -> Any:
-    """Decimals become JSON numbers, times ISO text in UTC, everything else itself."""
-    # Looked up by type first: of a webhook's reply nothing needs more.
-    known = _BY_TYPE.get(type(value))
-    return known(value) if known else _jsonable_by_kind(value)
+    """As plain values, what `to_json` would write of it."""
+    return json.loads(to_json(value))
 
 
-def _jsonable_by_kind(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Of what JSON does not know; the encoder asks for its parts by itself."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: jsonable(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, Mapping):
-        return _mapping(value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [jsonable(item) for item in value]
-    return value
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): jsonable(item) for key, item in value.items()}
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _decimal(value: Decimal) -> int | float:
-    return int(value) if value == value.to_integral_value() else float(value)
-
-
-def _time(value: datetime) -> str:
-    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_BY_TYPE: Mapping[type, Callable[[Any], Any]] = {
-    str: _itself, bool: _itself, int: _itself, float: _itself, type(None): _itself, Decimal: _decimal, datetime: _time,
-    dict: _mapping,
-}  # fmt: skip
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_plain).encode
 
 
 def webhook_reply(answer: Answer) -> tuple[int, dict[str, Any]]:

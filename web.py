@@ -13,6 +13,8 @@ import replies
 
 MAX_BODY_BYTES = 16_384
 BODY_SECONDS = 2.0
+# Where in a request's scope its body is, when all of it was there before anybody asked.
+WHOLE_BODY = "gatehouse.body"
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -33,6 +35,9 @@ class BadRequest(Exception):
 
 async def read_body(request: Request) -> bytes:
     """Raises BadRequest 413 or 408, and ClientDisconnect; never holds more than the limit in memory."""
+    whole: bytes | None = request.scope.get(WHOLE_BODY)
+    if whole is not None:
+        return _within_limit(whole)
     body = b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -41,12 +46,16 @@ async def read_body(request: Request) -> bytes:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
-                body += message.get("body", b"")
+                body = _within_limit(body + message.get("body", b""))
                 more = message.get("more_body", False)
-                if len(body) > MAX_BODY_BYTES:
-                    raise BadRequest(413, f"too large: at most {MAX_BODY_BYTES} bytes")
     except TimeoutError as exc:
         raise BadRequest(408, f"the body did not arrive within {BODY_SECONDS:g} s") from exc
+    return body
+
+
+def _within_limit(body: bytes) -> bytes:
+    if len(body) > MAX_BODY_BYTES:
+        raise BadRequest(413, f"too large: at most {MAX_BODY_BYTES} bytes")
     return body
 
 
