@@ -271,6 +271,16 @@ def test_dripping_bytes_do_not_lengthen_the_two_seconds(door: Daemon) -> None:
     assert status_of(first) == 408
 
 
+def test_who_hangs_up_in_the_middle_of_his_alert_is_nothing_to_talk_about(paper: Daemon) -> None:
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", paper.port), timeout=5) as connection:
+            connection.sendall(b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it")
+    assert paper.post(symbol="BTCUSDT", side="BUY", price=43000).body["success"]
+    # Said when the task's end is found out: at its collection.
+    assert [line for line in paper.log().splitlines() if " WARNING " in line or " ERROR " in line] == []
+    assert len(paper.signals()) == 1
+
+
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain; charset=utf-8", "application/json", "application/x-www-form-urlencoded", "image/png",
