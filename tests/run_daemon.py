@@ -28,6 +28,7 @@ import bingx_link
 import bingx_spot
 import csv_logger
 import desk
+import door
 import journal
 import market_data
 import orders
@@ -155,6 +156,7 @@ def go_wrong() -> None:
 
 # Where something unforeseen goes wrong when TEST_TROUBLE_IN names it.
 TROUBLES: dict[str, Callable[[], None]] = {
+    "the reading": lambda: before(door, "parse_alert", go_wrong),
     "the checks": lambda: before(risk, "judge", go_wrong),
     "the sizing": lambda: before(sizing, "entry_size", go_wrong),
     "the journal's memory": lambda: before(journal.Journal, "seen", go_wrong),

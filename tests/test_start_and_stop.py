@@ -359,6 +359,17 @@ def test_an_unforeseen_error_before_the_order_leaves_is_a_503_and_no_order(
     assert len(exchange.orders) == len(daemon.signals()) == 1
 
 
+def test_an_unforeseen_error_at_the_door_is_answered_and_in_the_log(daemon_with: Make) -> None:
+    daemon = daemon_with(cooldown_seconds=0, test_trouble_in="the reading").start()
+    trouble = daemon.folder / "trouble"
+    trouble.touch()
+    reply = daemon.post(symbol="BTCUSDT", side="BUY", price=43000)
+    assert (reply.status, reply["error"]) == (503, "unforeseen error; it is in the log")
+    assert "Traceback" in daemon.log()
+    trouble.unlink()
+    assert daemon.post(symbol="BTCUSDT", side="BUY", price=43000)["decision"] == "ACCEPTED"
+
+
 @pytest.mark.parametrize("place", ["the placing", "the settling"])
 def test_an_unforeseen_error_after_the_order_left_is_never_called_a_failure(
     place: str, daemon_with: Make, exchange: FakeBinance
