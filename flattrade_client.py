@@ -6,15 +6,13 @@ order book is searched for our tag, and a market alert becomes a limit order tha
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from broker import (
     Balance,
@@ -29,7 +27,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
-from broker_http import Answered, Http, NeverSent
+from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk
 from flattrade_orders import (
     DELIVERY,
     INR,
@@ -43,7 +41,6 @@ from flattrade_orders import (
     free_money,
     is_undecided,
     marketable,
-    meaning_of,
     order_parameters,
     quote_of,
     rules_of,
@@ -68,15 +65,6 @@ from models import (
 )
 from reply_values import UNUSABLE, BadReply
 
-NAME = "FLATTRADE"
-URL = "https://piconnect.flattrade.in/PiConnectAPI"
-SECONDS = 10.0
-
-# Orders: 10 a second and 40 a minute, and by SEBI's rules fewer than 10 a second. Questions: 40 a second and 200 a
-# minute by https://pi.flattrade.in/docs, 120 a minute where others were cut off. What leaves in time may arrive
-# together, so a bit below; of a second's questions half: a new share and the account need some ten in one moment.
-ORDERS_AT_MOST = ((9, 1.0), (39, 60.0))
-QUESTIONS_AT_MOST = ((20, 1.0), (115, 60.0))
 # Prices that are only watched leave so many of a minute's questions to those that an order waits for.
 KEPT_FOR_ORDERS = 50
 # The account is asked every three seconds and needs two questions each time; holdings change once a day, and by orders.
@@ -88,55 +76,12 @@ LOOKS_AFTER_PLACING = (0.03, 0.12, 0.3, 0.5)
 RATE_PAUSE_SECONDS = 1.0
 
 
-class NeverLeft(BrokerError):
-    """The request was certainly not sent, or not judged; `wait`: seconds after which it may be."""
-
-    def __init__(self, text: str, wait: float = 0.0) -> None:
-        super().__init__(text)
-        self.wait = wait
-
-
-class NotOk(BrokerError):
-    """FlatTrade's own words, and what they mean."""
-
-    def __init__(self, emsg: str) -> None:
-        super().__init__(f"{NAME} answered: {emsg[:200] or 'Not_Ok, without a reason'}")
-        self.meaning = meaning_of(emsg)
-
-
-class Pace:
-    """Never more requests within a time than FlatTrade allows: what is over would be refused, and counted as well."""
-
-    def __init__(self, *windows: tuple[int, float]) -> None:
-        """`windows`: how many, in how many seconds."""
-        self._windows = windows
-        self._times: deque[float] = deque()
-        self._lock = threading.Lock()
-
-    def take(self, kept: int = 0) -> float:
-        """Seconds to wait before one may leave; 0: it may, and is counted. `kept`: so many of the last window stay."""
-        with self._lock:
-            now = time.monotonic()
-            longest = max(seconds for _, seconds in self._windows)
-            while self._times and now - self._times[0] >= longest:
-                self._times.popleft()
-            wait = max(self._wait(most - (kept if s == longest else 0), s, now) for most, s in self._windows)
-            if not wait:
-                self._times.append(now)
-            return wait
-
-    def _wait(self, most: int, seconds: float, now: float) -> float:
-        if len(self._times) < most:
-            return 0.0
-        return max(0.0, self._times[-most] + seconds - now)
-
-
 class Seen(NamedTuple):
     quote: Quote
     at: float  # time.monotonic()
 
 
-class FlatTradeClient:
+class FlatTradeClient(FlatTradeLink):
     """One account. Safe to use from several threads; never sends an order twice."""
 
     name = NAME
@@ -149,19 +94,12 @@ class FlatTradeClient:
     clock_problem = ""
 
     def __init__(self, login: FlatTradeLogin, client_id: str, clock: Callable[[], datetime], api_url: str = "") -> None:
-        self.login = login
-        self._client_id = client_id
+        super().__init__(login, client_id, api_url)
         self._clock = clock
-        self._url = api_url or URL
-        self._http: tuple[str, Http] = ("", Http(self._url))
-        self._orders, self._questions = Pace(*ORDERS_AT_MOST), Pace(*QUESTIONS_AT_MOST)
         self._tokens: dict[str, str] = {}  # symbol -> FlatTrade's number of it
         self._seen: dict[str, Seen] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._holdings: tuple[float, Sequence[Row]] | None = None
-
-    def __repr__(self) -> str:
-        return f"FlatTradeClient({NAME})"
 
     # --- the Broker protocol ----------------------------------------------------------------------------------------
 
@@ -401,82 +339,12 @@ class FlatTradeClient:
         self._tokens[symbol] = found[0]
         return found[0]
 
-    # --- asking -----------------------------------------------------------------------------------------------------
-
-    def _ask(self, endpoint: str, data: Mapping[str, str], kept: int = 0) -> Any:
-        """A question. Raises BrokerError; a share's name may be asked for many times, so it waits for its turn."""
-        return self._request(endpoint, data, self._questions, kept, patience=1.0)
-
-    def _list(self, endpoint: str, data: Mapping[str, str]) -> Sequence[Row]:
-        """ "No data" is an empty list; any other refusal is none. Raises BrokerError."""
-        try:
-            rows = self._ask(endpoint, data)
-        except NotOk as exc:
-            if exc.meaning is Meaning.EMPTY:
-                return ()
-            raise
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise BrokerError(f"{NAME} answered {endpoint} with something else than a list")
-        return rows
-
-    def _request(self, endpoint: str, data: Mapping[str, str], pace: Pace, kept: int = 0, patience: float = 0.0) -> Any:
-        """Sent at most once. Raises SessionOver, NeverLeft, NotOk, and BrokerError when nobody knows what it did."""
-        token = self.login.token()
-        _wait_for_turn(pace, kept, patience)
-        body = f"jData={json.dumps(data, separators=(',', ':'))}&jKey={token}".encode()
-        headers = {"Content-Type": "application/json"}
-        reply = self._http_with(token).ask("POST", f"/{endpoint}", seconds=SECONDS, body=body, headers=headers)
-        if isinstance(reply, NeverSent):
-            raise NeverLeft(f"no connection to {NAME}: {reply.reason}")
-        if not isinstance(reply, Answered):
-            raise BrokerError(f"{NAME} gave no usable answer: {reply.reason}")
-        return self._read(reply, token)
-
-    def _read(self, reply: Answered, token: str) -> Any:
-        """What it says counts, at whatever HTTP status it says so."""
-        try:
-            said = json.loads(reply.body)
-        except (ValueError, RecursionError) as exc:
-            raise BrokerError(f"{NAME} answered HTTP {reply.status} without JSON") from exc
-        if isinstance(said, dict) and said.get("stat") != "Ok":
-            self._refused(said, token)
-        if reply.status != 200:
-            raise BrokerError(f"{NAME} answered HTTP {reply.status}")
-        return said
-
-    def _refused(self, said: Mapping[str, Any], token: str) -> NoReturn:
-        if said.get("stat") != "Not_Ok" or not isinstance(said.get("emsg"), str):
-            raise BrokerError(f"{NAME} answered with neither Ok nor a refusal")
-        refused = NotOk(said["emsg"])
-        if refused.meaning is Meaning.EXPIRED:
-            self.login.died(token)
-            self.login.token()
-        raise refused
-
-    def _http_with(self, token: str) -> Http:
-        """Replies that echo the token are blotted, so every token has connections of its own."""
-        known, http = self._http
-        if known != token:
-            http.close()
-            http = Http(self._url, hidden=(token,))
-            self._http = (token, http)
-        return http
-
 
 def _ending(exc: NotOk) -> Outcome:
     # A token that died just when another one was given: it was not judged either.
     if exc.meaning in (Meaning.RATE, Meaning.EXPIRED):
         return Refused(str(exc), never_left=True, retry_after_seconds=RATE_PAUSE_SECONDS)
     return Refused(str(exc)) if exc.meaning is Meaning.REFUSED else Unknown(str(exc))
-
-
-def _wait_for_turn(pace: Pace, kept: int, patience: float) -> None:
-    """Raises NeverLeft when its turn does not come within `patience` seconds."""
-    until = time.monotonic() + patience
-    while wait := pace.take(kept):
-        if time.monotonic() + wait > until:
-            raise NeverLeft(f"{NAME} takes no more requests for {wait:.1f} s", wait)
-        time.sleep(wait)
 
 
 def _encoded(tsym: str) -> str:

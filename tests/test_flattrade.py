@@ -316,7 +316,9 @@ GIVEN = {"flattrade_api_key": "k" * 20, "flattrade_api_secret": "s" * 20, "flatt
          "webhook_secret_key": SECRET}  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "loaded"), [({}, ""), (GIVEN, "flattrade_client flattrade_orders flattrade_token")])
+@pytest.mark.parametrize(
+    ("given", "loaded"), [({}, ""), (GIVEN, "flattrade_client flattrade_link flattrade_orders flattrade_token")]
+)
 def test_it_is_loaded_only_with_its_keys(tmp_path: Path, given: dict[str, str], loaded: str) -> None:
     command = [sys.executable, "-c", LOADED, str(tmp_path), *(f"{name}={value}" for name, value in given.items())]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

@@ -18,7 +18,8 @@ from harness import eventually
 
 import flattrade_client
 from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
-from flattrade_client import FlatTradeClient, Pace
+from flattrade_client import FlatTradeClient
+from flattrade_link import NotOk, Pace
 from flattrade_orders import (
     CannotSend,
     Meaning,
@@ -145,7 +146,7 @@ def test_the_fake_takes_what_flattrades_own_library_sends_apart_from_its_quirks(
     answered = Meaning.EMPTY
     try:
         client._request(case["path"].removeprefix("/PiConnectAPI/"), said, client._orders)
-    except flattrade_client.NotOk as exc:
+    except NotOk as exc:
         answered = exc.meaning
     assert answered is Meaning.EMPTY
     assert len(fake.orders) == (case in ORDERS)
@@ -407,9 +408,9 @@ def test_part_of_a_share_is_refused(client: FlatTradeClient) -> None:
 def test_the_fake_takes_no_market_orders_and_no_bare_ampersand(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
     data = order_parameters(an_order(), UID, D(1500))
     for wrong in ({"prctyp": "MKT", "prc": "0"}, {"prctyp": "SL-MKT"}, {"tsym": "M&M-EQ"}, {"amo": "No"}, {"qty": "0"}):
-        with pytest.raises(flattrade_client.NotOk):
+        with pytest.raises(NotOk):
             client._request("PlaceOrder", data | wrong, client._orders)
-    with pytest.raises(flattrade_client.NotOk, match="invalid input"):
+    with pytest.raises(NotOk, match="invalid input"):
         client._request("PlaceOrder", {**data, "qty": 1}, client._orders)  # type: ignore[dict-item]
     assert fake.orders == []
 
@@ -456,10 +457,8 @@ def test_a_lost_or_broken_reply_is_unknown_and_the_tag_tells_what_became_of_it(
     assert len(fake.asked("PlaceOrder")) <= 1
 
 
-def test_a_stalled_reply_ends_in_time_and_is_unknown(
-    client: FlatTradeClient, fake: FakeFlatTrade, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flattrade_client, "SECONDS", 0.3)
+def test_a_stalled_reply_ends_in_time_and_is_unknown(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    client.seconds = 0.3
     fake.fail_next("stall", executed=True)
     assert isinstance(client.place(an_order()), Unknown)
     assert len(fake.orders) == 1
