@@ -27,7 +27,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
-from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk
+from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk, Silent
 from flattrade_orders import (
     DELIVERY,
     INR,
@@ -37,10 +37,13 @@ from flattrade_orders import (
     Meaning,
     Quote,
     Row,
+    could_be,
     execution_of,
     free_money,
+    is_tag,
     is_undecided,
     marketable,
+    of_another_day,
     order_parameters,
     quote_of,
     rules_of,
@@ -49,9 +52,10 @@ from flattrade_orders import (
     symbol_of,
     trades_of,
 )
-from flattrade_token import FlatTradeLogin, SessionOver
+from flattrade_token import FlatTradeLogin, SessionOver, next_clearing
 from models import (
     ENDINGS,
+    RESTING,
     Account,
     Execution,
     HeldThere,
@@ -73,6 +77,8 @@ HOLDINGS_SECONDS = 60.0
 QUOTE_SECONDS = 2.0
 # Before the sender is answered, the exchange gets so many moments to say whether it takes the order.
 LOOKS_AFTER_PLACING = (0.03, 0.12, 0.3, 0.5)
+# Orders that wait are followed all together, by one list of them: each by itself would use up a minute's questions.
+BOOK_SECONDS = 1.5
 RATE_PAUSE_SECONDS = 1.0
 
 
@@ -100,6 +106,8 @@ class FlatTradeClient(FlatTradeLink):
         self._seen: dict[str, Seen] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._holdings: tuple[float, Sequence[Row]] | None = None
+        self._listed: tuple[float, Sequence[Row]] | None = None
+        self._list_lock = threading.Lock()
 
     # --- the Broker protocol ----------------------------------------------------------------------------------------
 
@@ -118,10 +126,11 @@ class FlatTradeClient(FlatTradeLink):
         """Shares are paid in full."""
 
     def place(self, order: Order) -> Outcome:
+        """In one total time: who waits gives it up after that, and begins to prove that it is not there."""
+        until = time.monotonic() + self.seconds
         try:
             parameters = order_parameters(order, self._client_id, self._limit_price(order))
-            self._holdings = None
-            number = self._placed(parameters)
+            number = self._placed(parameters, until - time.monotonic())
         except (CannotSend, UnknownSymbol, SessionOver) as exc:
             return Refused(str(exc))
         except NeverLeft as exc:
@@ -130,26 +139,31 @@ class FlatTradeClient(FlatTradeLink):
             return _ending(exc)
         except BrokerError as exc:
             return Unknown(str(exc))
-        return Done(self._followed(order, number))
+        try:
+            return Done(self._followed(order, number, until))
+        finally:
+            self._holdings = None
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         return [Refused(f"{NAME} takes no {order.type} orders in this version") for order in orders]
 
     def look_up(self, order: Order) -> LookUp:
         try:
-            rows = self._rows_of(order)
-            return Found(execution_of(order, rows)) if rows else self._absent(order)
+            return self._by_number(order) if order.exchange_order_id else self._by_tag(order)
         except SessionOver as exc:
             return NoAnswer(str(exc), for_long=True)
         except (BrokerError, *UNUSABLE) as exc:
             return NoAnswer(f"{NAME}: {exc}")
 
     def cancel(self, order: Order) -> LookUp:
+        answer, number = self.look_up(order), order.exchange_order_id
+        if isinstance(answer, Found):
+            number = answer.execution.exchange_order_id
+        if not number or (isinstance(answer, Found) and answer.execution.status in ENDINGS):
+            return answer
         try:
-            rows = self._rows_of(order)
-            if rows:
-                self._cancel(str(rows[0]["norenordno"]))
-        except (BrokerError, *UNUSABLE):
+            self._cancel(number)
+        except BrokerError:
             # It may have filled in the meantime, or the reply was lost: how it stands now is what counts.
             pass
         return self.look_up(order)
@@ -169,10 +183,12 @@ class FlatTradeClient(FlatTradeLink):
         for symbol in symbols:
             try:
                 last = self._quote(symbol, kept=KEPT_FOR_ORDERS).last
-            except UnknownSymbol:
-                continue
+            except (SessionOver, Silent):
+                raise
             except NeverLeft:
                 break
+            except BrokerError:
+                continue  # of this share alone there is no price
             if last:
                 found[symbol] = last
         return found
@@ -230,21 +246,26 @@ class FlatTradeClient(FlatTradeLink):
         except (UnknownSymbol, SessionOver):
             raise
         except BrokerError as exc:
-            raise NeverLeft(f"no quote to make a limit price of: {exc}") from exc
+            wait = exc.wait if isinstance(exc, NeverLeft) else 0.0
+            raise NeverLeft(f"no quote to make a limit price of: {exc}", wait) from exc
 
-    def _placed(self, parameters: Mapping[str, str]) -> str:
+    def _placed(self, parameters: Mapping[str, str], seconds: float) -> str:
         """The order's number. Raises BrokerError."""
-        reply = self._request("PlaceOrder", parameters, self._orders)
+        if seconds <= 0:
+            raise NeverLeft("the quote to make a limit price of took too long")
+        reply = self._request("PlaceOrder", parameters, self._orders, seconds=seconds)
         number = reply.get("norenordno") if isinstance(reply, dict) else None
         if not isinstance(number, str) or not re.fullmatch(r"[0-9]{1,30}", number):
             raise BrokerError(f"{NAME} took the order and told no number of it")
         return number
 
-    def _followed(self, order: Order, number: str) -> Execution:
+    def _followed(self, order: Order, number: str, until: float) -> Execution:
         """Written down is not taken: how the exchange sees it, or that it has not said so yet."""
         told = Execution(OrderStatus.NEW, number, note="the exchange has not answered yet")
         for pause in LOOKS_AFTER_PLACING:
             time.sleep(pause)
+            if time.monotonic() >= until:
+                break
             try:
                 rows = self._history(number)
                 if rows:
@@ -256,22 +277,47 @@ class FlatTradeClient(FlatTradeLink):
                 continue
         return told
 
-    def _rows_of(self, order: Order) -> Sequence[Row]:
-        """What is told of an order, newest first; nothing when it is not there. Raises BrokerError, BadReply."""
-        if order.exchange_order_id:
-            return self._history(order.exchange_order_id)
-        tagged = [row for row in self._book() if row.get("remarks") == order.client_order_id]
-        if len({row.get("norenordno") for row in tagged}) > 1:
-            raise BadReply(f"several orders bear {order.client_order_id}")
-        return tagged
+    def _by_number(self, order: Order) -> LookUp:
+        """Raises BrokerError, BadReply."""
+        number = order.exchange_order_id
+        rows = self._in_book(number, self._lately_listed()) if order.status in RESTING else ()
+        # What has no history for a moment, but is in the book, has not ended.
+        rows = rows or self._history(number) or self._in_book(number, self._book())
+        if rows:
+            return Found(execution_of(order, rows))
+        return NotFound() if self._is_of_today(order) else Found(of_another_day(order, _day_of(order)))
 
-    def _absent(self, order: Order) -> LookUp:
-        """The order book is that of the day: that an order of another day is not in it says nothing."""
-        sent_at = order.sent_at or order.created_at
-        if order.exchange_order_id or sent_at.astimezone(IST).date() == self._clock().astimezone(IST).date():
-            return NotFound()
-        why = f"{NAME} lists no orders of {sent_at.astimezone(IST):%Y-%m-%d} any more: look for this one in its reports"
-        return NoAnswer(why, for_long=True)
+    def _by_tag(self, order: Order) -> LookUp:
+        """Raises BrokerError, BadReply. The order book is that of the day: of another one it proves nothing."""
+        book = self._book()
+        rows = [row for row in book if is_tag(row.get("remarks"), order.client_order_id)]
+        if len({row.get("norenordno") for row in rows}) > 1:
+            raise BadReply(f"several orders bear {order.client_order_id}")
+        if rows:
+            return Found(execution_of(order, rows))
+        if not self._is_of_today(order):
+            why = f"{NAME} lists no orders of {_day_of(order)} any more: look for this one in its reports"
+            return NoAnswer(why, for_long=True)
+        alike = ", ".join(str(row.get("norenordno")) for row in book if could_be(order, row))
+        if alike:
+            return NoAnswer(f"{NAME} lists one like it without our tag: {alike}; look there whose it is", for_long=True)
+        return NotFound()
+
+    def _in_book(self, number: str, book: Sequence[Row]) -> Sequence[Row]:
+        return [row for row in book if row.get("norenordno") == number]
+
+    def _is_of_today(self, order: Order) -> bool:
+        """On the same date, and since FlatTrade cleared its lists in the morning."""
+        sent_at, now = order.sent_at or order.created_at, self._clock()
+        return sent_at.astimezone(IST).date() == now.astimezone(IST).date() and now < next_clearing(sent_at)
+
+    def _lately_listed(self) -> Sequence[Row]:
+        with self._list_lock:
+            known = self._listed
+            if known is None or time.monotonic() - known[0] >= BOOK_SECONDS:
+                at = time.monotonic()
+                known = self._listed = (at, self._book())
+            return known[1]
 
     def _history(self, number: str) -> Sequence[Row]:
         return self._list("SingleOrdHist", {"uid": self._client_id, "norenordno": number})
@@ -280,8 +326,10 @@ class FlatTradeClient(FlatTradeLink):
         return self._list("OrderBook", {"uid": self._client_id})
 
     def _cancel(self, number: str) -> None:
-        self._holdings = None
-        self._request("CancelOrder", {"uid": self._client_id, "norenordno": number}, self._orders)
+        try:
+            self._request("CancelOrder", {"uid": self._client_id, "norenordno": number}, self._orders)
+        finally:
+            self._listed = None
 
     # --- shares and prices ------------------------------------------------------------------------------------------
 
@@ -312,6 +360,7 @@ class FlatTradeClient(FlatTradeLink):
         row = self._ask("GetQuotes", {"uid": self._client_id, "exch": exch, "token": token}, kept)
         try:
             if (row["exch"], str(row["tsym"]), str(row["token"])) != (exch, tsym, token):
+                self._tokens.pop(symbol, None)
                 raise BadReply("it is another share's")
             quote = quote_of(row)
         except UNUSABLE as exc:
@@ -345,6 +394,10 @@ def _ending(exc: NotOk) -> Outcome:
     if exc.meaning in (Meaning.RATE, Meaning.EXPIRED):
         return Refused(str(exc), never_left=True, retry_after_seconds=RATE_PAUSE_SECONDS)
     return Refused(str(exc)) if exc.meaning is Meaning.REFUSED else Unknown(str(exc))
+
+
+def _day_of(order: Order) -> str:
+    return f"{(order.sent_at or order.created_at).astimezone(IST):%Y-%m-%d}"
 
 
 def _encoded(tsym: str) -> str:

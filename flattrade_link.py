@@ -36,6 +36,10 @@ class NeverLeft(BrokerError):
         self.wait = wait
 
 
+class Silent(BrokerError):
+    """No usable answer came: what was asked may have been heard."""
+
+
 class NotOk(BrokerError):
     """FlatTrade's own words, and what they mean."""
 
@@ -88,7 +92,7 @@ class FlatTradeLink:
 
     def _ask(self, endpoint: str, data: Mapping[str, str], kept: int = 0) -> Any:
         """A question. Raises BrokerError; a share's name may be asked for many times, so it waits for its turn."""
-        return self._request(endpoint, data, self._questions, kept, patience=1.0)
+        return self._request(endpoint, data, self._questions, kept=kept, patience=1.0)
 
     def _list(self, endpoint: str, data: Mapping[str, str]) -> Sequence[Row]:
         """ "No data" is an empty list; any other refusal is none. Raises BrokerError."""
@@ -100,19 +104,29 @@ class FlatTradeLink:
             raise
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise BrokerError(f"{NAME} answered {endpoint} with something else than a list")
-        return rows
+        return _without_refusals(rows, endpoint)
 
-    def _request(self, endpoint: str, data: Mapping[str, str], pace: Pace, kept: int = 0, patience: float = 0.0) -> Any:
+    def _request(
+        self,
+        endpoint: str,
+        data: Mapping[str, str],
+        pace: Pace,
+        *,
+        kept: int = 0,
+        patience: float = 0.0,
+        seconds: float | None = None,
+    ) -> Any:
         """Sent at most once. Raises SessionOver, NeverLeft, NotOk, and BrokerError when nobody knows what it did."""
         token = self.login.token()
         _wait_for_turn(pace, kept, patience)
         body = f"jData={json.dumps(data, separators=(',', ':'))}&jKey={token}".encode()
         headers = {"Content-Type": "application/json"}
-        reply = self._http_with(token).ask("POST", f"/{endpoint}", seconds=self.seconds, body=body, headers=headers)
+        total = self.seconds if seconds is None else seconds
+        reply = self._http_with(token).ask("POST", f"/{endpoint}", seconds=total, body=body, headers=headers)
         if isinstance(reply, NeverSent):
             raise NeverLeft(f"no connection to {NAME}: {reply.reason}")
         if not isinstance(reply, Answered):
-            raise BrokerError(f"{NAME} gave no usable answer: {reply.reason}")
+            raise Silent(f"{NAME} gave no usable answer: {reply.reason}")
         return self._read(reply, token)
 
     def _read(self, reply: Answered, token: str) -> Any:
@@ -144,6 +158,14 @@ class FlatTradeLink:
             http = Http(self._url, hidden=(token,))
             self._http = (token, http)
         return http
+
+
+def _without_refusals(rows: Sequence[Row], endpoint: str) -> Sequence[Row]:
+    """A refusal inside of a list is none of its rows: an order book that says "timeout" is not an empty one."""
+    refusals = [str(row.get("emsg")) for row in rows if row.get("stat", "Ok") != "Ok"]
+    if refusals and (len(rows) > 1 or meaning_of(refusals[0]) is not Meaning.EMPTY):
+        raise BrokerError(f"{NAME} answered {endpoint}: {refusals[0][:200]}")
+    return () if refusals else rows
 
 
 def _wait_for_turn(pace: Pace, kept: int, patience: float) -> None:

@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -112,6 +113,7 @@ class FakeFlatTrade:
         self.holdings: dict[str, int] = {}
         self.error_status = 200
         self.open_for_orders = True
+        self.keep_tag: Callable[[str], str] = str  # what becomes of an order's remarks
         self._scrips = [dict(row) for row in SCRIPS]
         self._placed: list[Placed] = []
         self._trades: list[Row] = []
@@ -162,6 +164,16 @@ class FakeFlatTrade:
     def expire(self) -> None:
         """What happens at five in the morning."""
         self.token = ""
+
+    def new_day(self) -> None:
+        """The day's lists are empty; what was bought lies in the depository."""
+        with self._lock:
+            self._advance()
+            for trade in self._trades:
+                way = 1 if trade["trantype"] == "B" else -1
+                self.holdings[trade["tsym"]] = self.holdings.get(trade["tsym"], 0) + way * int(trade["flqty"])
+            self._placed.clear()
+            self._trades.clear()
 
     def set_price(self, tsym: str, price: str, exch: str = "NSE", **more: str) -> None:
         """Last price; sellers one tick above and buyers one below, far circuit limits."""
@@ -303,7 +315,8 @@ class FakeFlatTrade:
         data = data | {"tsym": unquote(data["tsym"])}
         self.orders.append(data)
         self._number += 1
-        order = Placed(data, str(self._number), time.monotonic() + self.exchange_seconds)
+        kept = data | {"remarks": self.keep_tag(data.get("remarks", ""))}
+        order = Placed(kept, str(self._number), time.monotonic() + self.exchange_seconds)
         order.rejected = self._rejections.pop(0) if self._rejections else self._rejection(data)
         self._placed.append(order)
         self._tell(order, "PENDING", "NewAck")

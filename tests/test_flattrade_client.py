@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
 from harness import eventually
+from shares import a_client, a_limit, a_sale, an_order, done, now, refused
 
 import flattrade_client
-from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
+from broker import Balance, BrokerError, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
 from flattrade_client import FlatTradeClient
 from flattrade_link import NotOk, Pace
 from flattrade_orders import (
@@ -35,17 +36,13 @@ from flattrade_orders import (
     trades_of,
 )
 from flattrade_token import FlatTradeLogin, Token, hashed_secret, next_clearing
-from intents import new_id
 from models import (
     ENDINGS,
     RESTING,
-    Market,
-    Order,
     OrderStatus,
     OrderType,
     RestsThere,
     Side,
-    SymbolRules,
 )
 from reply_values import BadReply
 
@@ -56,19 +53,6 @@ CAPTURES = CASES["wire_captures"]["cases"]
 ORDERS = [case for case in CAPTURES if case["path"].endswith("PlaceOrder")]
 ERRORS = CASES["errors"]
 RESPONSES = {row["endpoint"]: row["body"] for row in CASES["responses"]}
-RULES = SymbolRules("CIPLA", "CIPLA", "INR", D(1), D(1), price_tick=D("0.10"), quote_amount_allowed=False)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def a_client(fake: FakeFlatTrade, folder: Path, clock: Any = now) -> FlatTradeClient:
-    """Logged in, by the fake's own login."""
-    login = FlatTradeLogin(APP_KEY, APP_SECRET, UID, folder, clock, fake.auth_url)
-    login.begin()
-    login.finish(fake.log_in())
-    return FlatTradeClient(login, UID, clock, fake.api_url)
 
 
 @pytest.fixture
@@ -80,34 +64,6 @@ def fake() -> Iterator[FakeFlatTrade]:
 @pytest.fixture
 def client(fake: FakeFlatTrade, tmp_path: Path) -> FlatTradeClient:
     return a_client(fake, tmp_path)
-
-
-def an_order(**changes: Any) -> Order:
-    """A market buy of 10 CIPLA."""
-    at = now()
-    order = Order(
-        new_id("gh", at), "s1", "FLATTRADE", Market.SPOT, "CIPLA", Side.BUY, OrderType.MARKET, True, RULES, at, at,
-        quantity=D(10), sent_at=at,
-    )  # fmt: skip
-    return replace(order, **changes)
-
-
-def a_limit(price: str, **changes: Any) -> Order:
-    return an_order(type=OrderType.LIMIT, price=D(price), **changes)
-
-
-def a_sale(**changes: Any) -> Order:
-    return an_order(side=Side.SELL, is_entry=False, **changes)
-
-
-def done(outcome: Outcome) -> Done:
-    assert isinstance(outcome, Done), outcome
-    return outcome
-
-
-def refused(outcome: Outcome) -> Refused:
-    assert isinstance(outcome, Refused), outcome
-    return outcome
 
 
 # --- the documented and captured cases ------------------------------------------------------------------------------
@@ -501,7 +457,6 @@ def test_the_order_book_is_of_the_day_so_yesterdays_order_is_not_proven_absent(c
     answer = client.look_up(an_order(sent_at=now() - timedelta(days=1)))
     assert isinstance(answer, NoAnswer)
     assert answer.for_long
-    assert isinstance(client.look_up(an_order(sent_at=now() - timedelta(days=1), exchange_order_id="7")), NotFound)
 
 
 def test_two_orders_with_one_tag_are_believed_by_nobody(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
