@@ -93,6 +93,10 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 def broker_classes() -> list[Any]:
     remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
+    if os.environ.get("FLATTRADE_API_KEY"):
+        import flattrade_client
+
+        remote.append(flattrade_client.FlatTradeClient)
     return [paper_client.PaperClient, bingx_client.BingxSwap, bingx_spot.BingxSpot, *remote]
 
 
@@ -170,8 +174,19 @@ def tell_everything() -> None:
     logging.getLogger("gatehouse").debug("everything is told")
 
 
+def prepare_flattrade(absence: str | None) -> None:
+    """Its shorter waits; that it is not loaded without its keys is a test of its own."""
+    import flattrade_client
+
+    for name, value in json.loads(os.environ.get("TEST_FLATTRADE", "{}")).items():
+        assert hasattr(flattrade_client, name), name
+        setattr(flattrade_client, name, value)
+    if absence:
+        flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
+
+
 def prepare() -> orders.Patience:
-    """Applies TEST_LOG_LEVEL, _CRASH_AT, _TROUBLE_IN, _ABSENCE_SECONDS, _MARKET and _PATIENCE of the env."""
+    """Applies what TEST_... in the environment says, apart from the clock."""
     if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
         after(app, "set_up_logging", tell_everything)
     step = os.environ.get("TEST_CRASH_AT")
@@ -188,10 +203,8 @@ def prepare() -> orders.Patience:
         bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
-    if absence and os.environ.get("FLATTRADE_API_KEY"):
-        import flattrade_client
-
-        flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
+    if os.environ.get("FLATTRADE_API_KEY"):
+        prepare_flattrade(absence)
     # Looks at what the accounts are worth would come between the writes that tests count: only where a test is of them.
     return orders.Patience(**{"worth_first": 1e6} | json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 

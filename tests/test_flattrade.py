@@ -16,14 +16,13 @@ from urllib.parse import urlencode
 import pytest
 from browser import PASSWORD, Browser
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
-from harness import ROOT, SECRET, Daemon, Reply, eventually
+from harness import ROOT, SECRET, Daemon, Reply, eventually, flattrade, log_in_at_flattrade
 
 from door import at_flattrade
 from models import Action, Signal
 
 Make = Callable[..., Daemon]
 ALERT = '{"broker":"FLATTRADE","symbol":"CIPLA","side":"buy","quantity":10,"type":"MARKET"}'
-QUICK = {"follow": 0.1, "first_look": 0.05, "longest_look": 0.3, "slack": 0.5, "late": [0.5], "second_look": 0.2}
 
 
 @pytest.fixture
@@ -34,16 +33,8 @@ def fake() -> Iterator[FakeFlatTrade]:
 
 @pytest.fixture
 def make(daemon_with: Make, fake: FakeFlatTrade) -> Make:
-    def made(**more: object) -> Daemon:
-        settings: dict[str, object] = {
-            "flattrade_api_key": APP_KEY, "flattrade_api_secret": APP_SECRET, "flattrade_client_id": UID,
-            "flattrade_api_url": fake.api_url, "flattrade_auth_url": fake.auth_url, "cooldown_seconds": 0,
-            "dashboard_password": PASSWORD, "flattrade_max_risk_per_trade": 100_000, "trusted_proxy_hops": 1,
-            "test_absence_seconds": 1.0, "test_patience": QUICK,
-        }  # fmt: skip
-        return daemon_with(**settings | more)
-
-    return made
+    page = {"cooldown_seconds": 0, "dashboard_password": PASSWORD, "trusted_proxy_hops": 1}
+    return lambda **more: daemon_with(**flattrade(fake) | page | more)
 
 
 def log_in(daemon: Daemon, fake: FakeFlatTrade, name: str = "code") -> Browser:
@@ -69,10 +60,13 @@ def at_flattrades(daemon: Daemon) -> dict[str, Any]:
 
 @pytest.fixture
 def daemon(make: Make, fake: FakeFlatTrade) -> Daemon:
-    """Logged in."""
-    started = make().start()
-    log_in(started, fake)
-    return started
+    return logged_in(make(), fake)
+
+
+def logged_in(daemon: Daemon, fake: FakeFlatTrade) -> Daemon:
+    """As if the owner had been here this morning."""
+    log_in_at_flattrade(daemon, fake)
+    return daemon.start()
 
 
 def post(daemon: Daemon, **alert: Any) -> Reply:
@@ -127,7 +121,7 @@ def test_what_the_exchange_refuses_after_ok_is_told_as_refused(daemon: Daemon, f
 
 
 def test_an_exchange_that_is_slow_to_refuse_is_followed_until_it_has(daemon: Daemon, fake: FakeFlatTrade) -> None:
-    fake.exchange_seconds = 3
+    fake.exchange_seconds = 1
     fake.reject_next("EXCHANGE: price band")
     assert post(daemon, side="buy", quantity=10)["status"] in ("NEW", "PENDING")
     eventually(lambda: daemon.trades()[-1]["Status"] == "REJECTED", 10, lambda: str(daemon.trades()))
@@ -169,8 +163,7 @@ def test_an_ampersand_and_a_hyphen_arrive(daemon: Daemon, fake: FakeFlatTrade) -
 
 
 def test_rupees_are_limited_by_rupees_and_the_reason_says_so(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(flattrade_max_risk_per_trade=5000, flattrade_trade_amount=3100).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(flattrade_max_risk_per_trade=5000, flattrade_trade_amount=3100), fake)
     reply = post(daemon, side="buy", quantity=4)
     assert reply["check"] == "size"
     assert reply["reason"].startswith("Trade size above maximum: 6000 INR, maximum is 5000 INR")
@@ -185,16 +178,14 @@ def test_rupees_are_limited_by_rupees_and_the_reason_says_so(make: Make, fake: F
 
 
 def test_the_first_alert_for_a_share_knows_its_price_where_it_names_no_size(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(flattrade_trade_amount=4600).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(flattrade_trade_amount=4600), fake)
     reply = post(daemon, side="buy")
     assert reply["quantity"] == 3, reply["reason"]
     assert fake.orders[0]["qty"] == "3"
 
 
 def test_counts_go_over_all_brokers(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(max_trades_per_day=1).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(max_trades_per_day=1), fake)
     assert daemon.post(broker="PAPER", symbol="BTCUSDT", side="buy", price=100)["status"] == "FILLED"
     assert post(daemon, side="buy", quantity=1)["check"] == "daily_limit"
 
