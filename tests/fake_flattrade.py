@@ -136,6 +136,12 @@ class FakeFlatTrade:
     def stop(self) -> None:
         self._wire.stop()
 
+    def stop_listening(self) -> None:
+        self._wire.stop_listening()
+
+    def listen(self) -> None:
+        self._wire.listen()
+
     def __enter__(self) -> FakeFlatTrade:
         return self.start()
 
@@ -209,11 +215,13 @@ class FakeFlatTrade:
         if request.method != "POST" or endpoint not in FIELDS or request.query:
             return connection.send(Reply(404, b"<html>not found</html>", content_type="text/html").encode())
         fault = self._fault_for(endpoint)
-        if fault and fault.kind == "delay":
+        if fault and fault.kind == "delay" and not fault.executed:
             time.sleep(fault.seconds)
         reply = None
         if fault is None or fault.executed or fault.kind in ("delay", "http_400"):
             reply = self._answer(endpoint, request.body, 400 if fault and fault.kind == "http_400" else 0)
+        if fault and fault.kind == "delay" and fault.executed:
+            time.sleep(fault.seconds)
         return self._send(connection, reply, fault)
 
     def _fault_for(self, endpoint: str) -> Fault | None:

@@ -300,7 +300,10 @@ def flattrade(fake: Any, **more: object) -> dict[str, object]:
         "flattrade_max_risk_per_trade": 100_000,
         "test_absence_seconds": 0.8,
         "test_market": {"BALANCE_GAP_SECONDS": 0.05, "FAILURE_PAUSE_SECONDS": [0.2] * 5},
-        "test_flattrade": {"BOOK_SECONDS": 0.05, "LOOKS_AFTER_PLACING": [0.02, 0.05, 0.1, 0.2]},
+        "test_waits": {
+            "flattrade_client.BOOK_SECONDS": 0.05,
+            "flattrade_client.LOOKS_AFTER_PLACING": [0.02, 0.05, 0.1, 0.2],
+        },
         "test_patience": {"follow": 0.1, "first_look": 0.05, "longest_look": 0.2, "slack": 0.3, "late": [0.3]},
     } | more
 
@@ -313,7 +316,7 @@ def log_in_at_flattrade(daemon: Daemon, fake: Any) -> None:
     said = {
         "client": UID,
         "token": fake.token or fake.new_token(),
-        "got_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}",
+        "got_at": datetime.now(UTC).isoformat(),
     }
     path.touch(mode=0o600)
     path.write_text(json.dumps(said))

@@ -7,6 +7,7 @@ everything once and then forks one daemon for every line of JSON on its input: a
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import logging
 import os
@@ -174,17 +175,6 @@ def tell_everything() -> None:
     logging.getLogger("gatehouse").debug("everything is told")
 
 
-def prepare_flattrade(absence: str | None) -> None:
-    """Its shorter waits; that it is not loaded without its keys is a test of its own."""
-    import flattrade_client
-
-    for name, value in json.loads(os.environ.get("TEST_FLATTRADE", "{}")).items():
-        assert hasattr(flattrade_client, name), name
-        setattr(flattrade_client, name, value)
-    if absence:
-        flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
-
-
 def prepare() -> orders.Patience:
     """Applies what TEST_... in the environment says, apart from the clock."""
     if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
@@ -203,8 +193,15 @@ def prepare() -> orders.Patience:
         bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
     if absence and binance_client:
         binance_link.BinanceLink.absence_is_proven_after_seconds = float(absence)
-    if os.environ.get("FLATTRADE_API_KEY"):
-        prepare_flattrade(absence)
+    if absence and os.environ.get("FLATTRADE_API_KEY"):
+        import flattrade_client
+
+        flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
+    for name, seconds in json.loads(os.environ.get("TEST_WAITS", "{}")).items():
+        module, _, constant = name.partition(".")
+        owner = importlib.import_module(module)
+        assert hasattr(owner, constant), name
+        setattr(owner, constant, seconds)
     # Looks at what the accounts are worth would come between the writes that tests count: only where a test is of them.
     return orders.Patience(**{"worth_first": 1e6} | json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 
