@@ -103,6 +103,12 @@ class FlatTradeLogin:
             self.on_change(problem)
         raise SessionOver(problem)
 
+    @property
+    def until(self) -> datetime | None:
+        """Until when somebody is logged in; None when nobody is."""
+        token = self._token
+        return token.dies_at if token is not None and self._clock() < token.dies_at else None
+
     def died(self, token: str) -> None:
         """FlatTrade does not know it any more, before its time. A newer one is left alone."""
         with self._lock:

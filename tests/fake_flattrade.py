@@ -108,6 +108,7 @@ class FakeFlatTrade:
         self.token = ""
         self.client = UID
         self.codes: set[str] = set()
+        self.redirect_url = ""
         self.auth_key = "status"  # or "stat": the documentation and the wire disagree
         self.quotes: dict[str, Row] = {}
         self.holdings: dict[str, int] = {}
@@ -209,6 +210,8 @@ class FakeFlatTrade:
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
     def _handle(self, request: RawRequest, connection: Connection) -> bool:
+        if request.path == "/" and request.method == "GET":
+            return connection.send(self._login_page(request).encode())
         if request.path == "/trade/apitoken":
             return connection.send(self._token(request).encode())
         endpoint = request.path.removeprefix("/PiConnectAPI/")
@@ -298,6 +301,15 @@ class FakeFlatTrade:
                 raise NotOk(f"Invalid Input :  Order Recieved {seen} in a current {word} exceeds Limit {most} for user")
 
     # --- login ----------------------------------------------------------------------------------------------------
+
+    def _login_page(self, request: RawRequest) -> Reply:
+        """Password and second factor are one click here; then the browser is sent to the registered address."""
+        if request.query != f"app_key={APP_KEY}":
+            return Reply(400, b"<html>unknown key</html>", content_type="text/html")
+        back = f"{self.redirect_url}?code={self.log_in()}&amp;client={UID}"
+        head = '<title>FlatTrade</title><link rel="icon" href="data:,">'
+        page = f'<!doctype html><html lang="en">{head}<a href="{back}">Sign in as {UID}</a></html>'
+        return Reply(200, page.encode(), content_type="text/html")
 
     def _token(self, request: RawRequest) -> Reply:
         asked = json.loads(request.body)

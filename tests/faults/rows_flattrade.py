@@ -25,6 +25,7 @@ class Shares:
     def __init__(self, stage: Stage, **settings: object) -> None:
         self.stage, self.fake = stage, FakeFlatTrade(order_limits=(10, 10**6)).start()
         stage.fake.stop()
+        self.fake.cash = Decimal(10**9)
         waits = {"test_patience": QUICK, "test_absence_seconds": 0.6}
         stage.daemon = self.daemon = stage.new_daemon(**flattrade(self.fake) | GENEROUS | waits | settings)
         stage.count, stage.on_close = self.assert_counts, self.fake.stop
