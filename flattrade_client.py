@@ -77,7 +77,8 @@ HOLDINGS_SECONDS = 60.0
 QUOTE_SECONDS = 2.0
 # Before the sender is answered, the exchange gets so many moments to say whether it takes the order.
 LOOKS_AFTER_PLACING = (0.03, 0.12, 0.3, 0.5)
-# Orders that wait are followed all together, by one list of them: each by itself would use up a minute's questions.
+# Orders that wait, or are in doubt, are looked for in one list of them all: a list for each would use up a minute's
+# questions. Two looks for the same order are further apart.
 BOOK_SECONDS = 1.5
 RATE_PAUSE_SECONDS = 1.0
 
@@ -253,7 +254,10 @@ class FlatTradeClient(FlatTradeLink):
         """The order's number. Raises BrokerError."""
         if seconds <= 0:
             raise NeverLeft("the quote to make a limit price of took too long")
-        reply = self._request("PlaceOrder", parameters, self._orders, seconds=seconds)
+        try:
+            reply = self._request("PlaceOrder", parameters, self._orders, seconds=seconds)
+        finally:
+            self._listed = None
         number = reply.get("norenordno") if isinstance(reply, dict) else None
         if not isinstance(number, str) or not re.fullmatch(r"[0-9]{1,30}", number):
             raise BrokerError(f"{NAME} took the order and told no number of it")
@@ -289,7 +293,7 @@ class FlatTradeClient(FlatTradeLink):
 
     def _by_tag(self, order: Order) -> LookUp:
         """Raises BrokerError, BadReply. The order book is that of the day: of another one it proves nothing."""
-        book = self._book()
+        book = self._lately_listed()
         rows = [row for row in book if is_tag(row.get("remarks"), order.client_order_id)]
         if len({row.get("norenordno") for row in rows}) > 1:
             raise BadReply(f"several orders bear {order.client_order_id}")

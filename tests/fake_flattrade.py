@@ -98,8 +98,14 @@ class Placed:
 class FakeFlatTrade:
     """One account. `orders` are the PlaceOrder requests that were written down, in their order, each as it came."""
 
-    def __init__(self, *, exchange_seconds: float = 0.005, order_limits: tuple[int, int] = (10, 40)) -> None:
-        """`exchange_seconds`: so long an order is PENDING. `order_limits`: PlaceOrder a second and a minute."""
+    def __init__(
+        self,
+        *,
+        exchange_seconds: float = 0.005,
+        order_limits: tuple[int, int] = (10, 40),
+        question_limits: tuple[int, int] = (40, 200),
+    ) -> None:
+        """`exchange_seconds`: so long an order is PENDING. The limits: orders, and others, a second and a minute."""
         self.exchange_seconds = exchange_seconds
         self.cash = Decimal(100_000)
         self.orders: list[Row] = []
@@ -120,7 +126,7 @@ class FakeFlatTrade:
         self._trades: list[Row] = []
         self._faults: list[Fault] = []
         self._rejections: list[str] = []
-        self._most = {"orders": (*order_limits,), "others": (40, 200)}
+        self._most = {"orders": order_limits, "others": question_limits}
         self._times: dict[str, deque[float]] = {"orders": deque(), "others": deque()}
         self._lock = threading.RLock()
         self._number = 26112100000000

@@ -252,6 +252,15 @@ def test_many_orders_that_rest_are_followed_by_one_question(client: FlatTradeCli
     assert found(client, resting[0]) is S.CANCELED, "what was listed before a cancel is not asked again"
 
 
+def test_many_orders_in_doubt_are_looked_for_in_one_list(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    fake.exchange_seconds = 0
+    orders = [lost(client, fake, a_limit("1400")) for _ in range(5)]
+    before = len(fake.calls)
+    assert [found(client, order) for order in orders] == [S.NEW] * 5
+    assert [name for name, _ in fake.calls[before:]] == ["OrderBook"]
+    assert found(client, lost(client, fake, a_limit("1400"))) is S.NEW, "a list from before an order is no news of it"
+
+
 def test_a_share_that_cannot_be_priced_does_not_spoil_the_others(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
     for text in ('{"stat":"Ok"}', f'{{"stat":"Not_Ok","emsg":"{NO_DATA}"}}'.replace('"no data"', "no data")):
         client._seen.clear()

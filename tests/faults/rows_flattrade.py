@@ -23,7 +23,9 @@ class Shares:
     """The stage with FlatTrade in place of Binance. CIPLA costs 1500, an alert buys 10 of it."""
 
     def __init__(self, stage: Stage, **settings: object) -> None:
-        self.stage, self.fake = stage, FakeFlatTrade(order_limits=(10, 10**6)).start()
+        # The limits of a minute are those of one process; here there are many in a minute.
+        fake = FakeFlatTrade(order_limits=(10, 10**6), question_limits=(10**6, 10**6))
+        self.stage, self.fake = stage, fake.start()
         stage.fake.stop()
         self.fake.cash = Decimal(10**9)
         waits = {"test_patience": QUICK, "test_absence_seconds": 0.6}
