@@ -336,7 +336,8 @@ def _share_in(listed: Sequence[Row]) -> str:
 
 
 def trades_of(symbol: str, rows: Iterable[Row], since: datetime) -> list[TradedThere]:
-    """Put together by the order that made them; the one that traded last comes last."""
+    """Put together by the order that made them; the one that traded last comes last. FlatTrade tells whole seconds."""
+    since = since.replace(microsecond=0)
     scrip, orders = scrip_of(symbol), dict[str, list[Row]]()
     for row in rows:
         if _scrip_in(row) == scrip and moment(row) >= since:

@@ -549,6 +549,43 @@ def test_a_share_that_was_sold_out_of_the_depository_is_taken_off_once() -> None
     assert shares_held([holding], [sold, intraday, bought]) == {"CIPLA": 25}
 
 
+@pytest.mark.parametrize(
+    ("row", "held"),
+    [
+        ({"holdqty": "5"}, 5), ({"btstqty": "5"}, 5), ({"unplgdqty": "5"}, 5), ({"benqty": "5"}, 5),
+        ({"dpqty": "5"}, 5), ({"npoadqty": "5"}, 5), ({"npoadqty": "3", "dpqty": "5"}, 5), ({"npoadqty": "5", "dpqty": "3"}, 5),
+        ({"holdqty": "2", "btstqty": "3", "benqty": "4", "unplgdqty": "1", "dpqty": "6", "usedqty": "7"}, 9),
+        ({"holdqty": "5", "usedqty": "6"}, 0), ({"colqty": "5"}, 0), ({"brkcolqty": "5"}, 0), ({}, 0),
+    ],
+)  # fmt: skip
+def test_shares_of_every_kind_but_collateral_can_be_sold(row: dict[str, str], held: int) -> None:
+    """Bought yesterday (T1), in the depository, free of a pledge: https://pi.flattrade.in/docs, Holdings."""
+    names = {"exch_tsym": [{"exch": "NSE", "tsym": "CIPLA-EQ"}]}
+    assert shares_held([names | row], []).get("CIPLA", 0) == held
+    assert (
+        shares_held([names | row], [{"exch": "NSE", "tsym": "CIPLA-EQ", "prd": "C", "netqty": "4"}])["CIPLA"]
+        == held + 4
+    )
+
+
+def a_trade(number: str, at: str, **more: str) -> dict[str, str]:
+    row = {"exch": "NSE", "tsym": "CIPLA-EQ", "norenordno": number, "trantype": "S", "flqty": "1", "flprc": "100"}
+    return row | {"fltm": f"10:00:{at} 20-11-2026"} | more
+
+
+def test_trades_are_those_of_the_share_since_then_by_order_the_latest_last() -> None:
+    rows = [
+        a_trade("1", "20", flqty="3", flprc="110"), a_trade("2", "15"), a_trade("1", "05"), a_trade("3", "04"),
+        a_trade("4", "30", tsym="ACC-EQ"), a_trade("5", "30", exch="BSE", tsym="CIPLA"),
+        a_trade("6", "05", trantype="B"),
+    ]  # fmt: skip
+    since = datetime(2026, 11, 20, 4, 30, 5, 900_000, tzinfo=UTC)
+    found = trades_of("CIPLA", rows, since)
+    assert [trade.exchange_order_id for trade in found] == ["6", "2", "1"]
+    assert (found[2].quantity, found[2].quote, found[2].side) == (D(4), D(430), Side.SELL)
+    assert (found[2].last_at, found[0].side) == (datetime(2026, 11, 20, 4, 30, 20, tzinfo=UTC), Side.BUY)
+
+
 def test_trades_are_told_by_order_in_the_time_of_the_world(client: FlatTradeClient) -> None:
     order = an_order()
     outcome = done(client.place(order)).execution
