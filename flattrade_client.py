@@ -300,7 +300,7 @@ class FlatTradeClient(FlatTradeLink):
         if rows:
             return Found(execution_of(order, rows))
         if not self._is_of_today(order):
-            why = f"{NAME} lists no orders of {_day_of(order)} any more: look for this one in its reports"
+            why = f"{NAME} lists no orders of {_day_of(order)} any more, only its reports tell of it"
             return NoAnswer(why, for_long=True)
         alike = ", ".join(str(row.get("norenordno")) for row in book if could_be(order, row))
         if alike:

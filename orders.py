@@ -108,8 +108,12 @@ class Orders:
         clock: Clock,
         patience: Patience,
         on_change: Callable[[Order], None],
+        tell_owner: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`on_change` is told of every order that has come to rest or to its end, and of every further fill."""
+        """`on_change` is told of every order that has come to rest or to its end, and of every further fill.
+
+        `tell_owner` of what nobody but him can find out.
+        """
         self.latencies_ms: deque[float] = deque(maxlen=100)
         self._engine = engine
         self._brokers = brokers
@@ -119,6 +123,7 @@ class Orders:
         self._clock = clock
         self._patience = patience
         self._on_change = on_change
+        self._tell_owner = tell_owner
 
     async def see_through(self, order: Order, ticket: Ticket | None, case: Case | None = None) -> None:
         """From its intent to its ending, whoever waits for it or not. With a case it may have left the desk already."""
@@ -226,9 +231,12 @@ class Orders:
         loop = asyncio.get_running_loop()
         broker = self._brokers[order.account]
         proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_least_seconds_ago
-        not_found, pause = 0, self._patience.first_look
+        not_found, pause, told = 0, self._patience.first_look, ""
         while True:
             answer = await self.look_up(order)
+            if isinstance(answer, NoAnswer) and answer.for_long and answer.reason != told:
+                told = answer.reason
+                self._tell_owner(f"{order.client_order_id} ({order.side} {order.instrument}) stays unknown: {told}")
             if isinstance(answer, Found):
                 return await self.settle(order, answer.execution)
             not_found = not_found + 1 if isinstance(answer, NotFound) else 0

@@ -91,7 +91,9 @@ class Trader:
         self._workers = workers = Workers(self.patience.ask)
         self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads, answered)
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
-        self._orders = Orders(engine, brokers, desk, market, workers, clock, self.patience, self._order_changed)
+        self._orders = Orders(
+            engine, brokers, desk, market, workers, clock, self.patience, self._order_changed, self.tell_owner
+        )
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
         waits = Waits(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
         hands = _Hands(self)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -245,6 +246,30 @@ def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemo
     log_in(daemon, fake)
     daemon.wait_until_settled()
     assert [row["Status"] for row in daemon.trades() if row["Broker"] == "FLATTRADE"][-1] == "FILLED"
+    assert len(fake.orders) == 1
+
+
+def test_the_owner_is_told_once_of_an_order_that_only_he_can_find_out_about(make: Make, fake: FakeFlatTrade) -> None:
+    """Its reply was lost, and the day with its order book went by."""
+    fake.fail_next("stall", executed=True)
+    daemon = logged_in(make(), fake)
+    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
+    daemon.kill()
+    fake.new_day()
+    daemon.move_clock(86_400)
+    daemon.start()
+    log_in(daemon, fake)
+
+    def told() -> list[str]:
+        texts = [notice["text"] for notice in daemon.owner_get("/status")["notices"]]
+        return [text for text in texts if "stays unknown: FLATTRADE lists no orders of" in text]
+
+    eventually(lambda: bool(told()), 5, daemon.log)
+    assert "BUY CIPLA" in told()[0]
+    time.sleep(0.5)
+    assert len(told()) == 1
+    assert [order["status"] for order in daemon.owner_get("/status")["unresolved_orders"]] == ["UNKNOWN"]
+    assert post(daemon, side="buy", quantity=1)["check"] == "unresolved"
     assert len(fake.orders) == 1
 
 

@@ -553,7 +553,8 @@ def test_a_share_that_was_sold_out_of_the_depository_is_taken_off_once() -> None
     ("row", "held"),
     [
         ({"holdqty": "5"}, 5), ({"btstqty": "5"}, 5), ({"unplgdqty": "5"}, 5), ({"benqty": "5"}, 5),
-        ({"dpqty": "5"}, 5), ({"npoadqty": "5"}, 5), ({"npoadqty": "3", "dpqty": "5"}, 5), ({"npoadqty": "5", "dpqty": "3"}, 5),
+        ({"dpqty": "5"}, 5), ({"npoadqty": "5"}, 5), ({"npoadqty": "3", "dpqty": "5"}, 5),
+        ({"npoadqty": "5", "dpqty": "3"}, 5),
         ({"holdqty": "2", "btstqty": "3", "benqty": "4", "unplgdqty": "1", "dpqty": "6", "usedqty": "7"}, 9),
         ({"holdqty": "5", "usedqty": "6"}, 0), ({"colqty": "5"}, 0), ({"brkcolqty": "5"}, 0), ({}, 0),
     ],
