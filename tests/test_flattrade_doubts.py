@@ -19,7 +19,7 @@ from flattrade_client import FlatTradeClient
 from flattrade_link import Pace
 from flattrade_orders import Meaning, could_be, execution_of, free_money, meaning_of
 from flattrade_token import FlatTradeLogin
-from models import Order, OrderStatus
+from models import Order, OrderStatus, RestsThere
 from reply_values import BadReply
 
 D = Decimal
@@ -235,6 +235,29 @@ def test_a_cancel_is_sent_where_only_the_look_before_it_fails(client: FlatTradeC
     answer = client.cancel(known)
     assert isinstance(answer, Found)
     assert answer.execution.status is S.CANCELED
+
+
+def test_what_is_not_there_is_not_cancelled(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    assert isinstance(client.cancel(an_order()), NotFound)
+    client._listed = None
+    fake.fail_next("close", "OrderBook")
+    assert isinstance(client.cancel(an_order()), NoAnswer)
+    assert fake.asked("CancelOrder") == []
+
+
+def test_a_stray_is_cancelled_by_itself_and_a_cancel_that_failed_is_told(
+    client: FlatTradeClient, fake: FakeFlatTrade
+) -> None:
+    ours, others = a_limit("1400"), a_limit("1400")
+    numbers = [done(client.place(order)).execution.exchange_order_id for order in (ours, others)]
+    by_hand = fake.by_hand("B", 1, "1400.00")
+    stray = RestsThere("CIPLA", ours.client_order_id, False)
+    fake.fail_next("not_ok", "CancelOrder", text="Server Timeout :  ")
+    with pytest.raises(BrokerError, match="Server Timeout"):
+        client.cancel_stray(stray)
+    client.cancel_stray(stray)
+    client.cancel_stray(stray)  # that it is gone already is fine
+    assert [fake.status_of(number) for number in (*numbers, by_hand)] == ["CANCELED", "OPEN", "OPEN"]
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
