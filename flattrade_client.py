@@ -301,7 +301,7 @@ class FlatTradeClient(FlatTradeLink):
             return Found(execution_of(order, rows))
         if not self._is_of_today(order):
             why = f"{NAME} lists no orders of {_day_of(order)} any more, only its reports tell of it"
-            return NoAnswer(why, for_long=True)
+            return NoAnswer(why, for_long=True, for_good=True)
         alike = ", ".join(str(row.get("norenordno")) for row in book if could_be(order, row))
         if alike:
             return NoAnswer(f"{NAME} lists one like it without our tag: {alike}; look there whose it is", for_long=True)

@@ -249,8 +249,9 @@ def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemo
     assert len(fake.orders) == 1
 
 
-def test_the_owner_is_told_once_of_an_order_that_only_he_can_find_out_about(make: Make, fake: FakeFlatTrade) -> None:
-    """Its reply was lost, and the day with its order book went by."""
+@pytest.fixture
+def unheard(make: Make, fake: FakeFlatTrade) -> Daemon:
+    """An order's reply was lost, and the day with its order book went by."""
     fake.fail_next("stall", executed=True)
     daemon = logged_in(make(), fake)
     assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
@@ -259,18 +260,74 @@ def test_the_owner_is_told_once_of_an_order_that_only_he_can_find_out_about(make
     daemon.move_clock(86_400)
     daemon.start()
     log_in(daemon, fake)
+    eventually(lambda: bool(told_unknown(daemon)), 5, daemon.log)
+    return daemon
 
-    def told() -> list[str]:
-        texts = [notice["text"] for notice in daemon.owner_get("/status")["notices"]]
-        return [text for text in texts if "stays unknown: FLATTRADE lists no orders of" in text]
 
-    eventually(lambda: bool(told()), 5, daemon.log)
-    assert "BUY CIPLA" in told()[0]
+def told_unknown(daemon: Daemon) -> list[str]:
+    texts = [notice["text"] for notice in daemon.owner_get("/status")["notices"]]
+    return [text for text in texts if "stays unknown: FLATTRADE lists no orders of" in text]
+
+
+def test_the_owner_is_told_once_of_an_order_that_only_he_can_find_out_about(
+    unheard: Daemon, fake: FakeFlatTrade
+) -> None:
+    assert "BUY CIPLA" in told_unknown(unheard)[0]
+    assert "POST /orders/outcome" in told_unknown(unheard)[0]
     time.sleep(0.5)
-    assert len(told()) == 1
-    assert [order["status"] for order in daemon.owner_get("/status")["unresolved_orders"]] == ["UNKNOWN"]
-    assert post(daemon, side="buy", quantity=1)["check"] == "unresolved"
+    assert len(told_unknown(unheard)) == 1
+    assert [order["status"] for order in unheard.owner_get("/status")["unresolved_orders"]] == ["UNKNOWN"]
+    assert post(unheard, side="buy", quantity=1)["check"] == "unresolved"
     assert len(fake.orders) == 1
+
+
+def say(daemon: Daemon, **word: object) -> Reply:
+    (order,) = daemon.owner_get("/status")["unresolved_orders"]
+    return daemon.post("/orders/outcome", **{"client_order_id": order["client_order_id"]} | word)
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "held"),
+    [({"executed": 10, "price": 1500.1}, "FILLED", 10), ({"executed": "4", "price": "1500"}, "CANCELED", 4),
+     ({"executed": 0}, "NOT_PLACED", 0)],
+)  # fmt: skip
+def test_what_the_owner_says_became_of_it_counts_and_opens_its_share_again(
+    unheard: Daemon, fake: FakeFlatTrade, word: dict[str, Any], status: str, held: int
+) -> None:
+    fake.holdings["CIPLA-EQ"] = held
+    reply = say(unheard, **word)
+    assert (reply.status, reply["status"]) == (200, status), reply.body
+    row = unheard.trades()[-1]
+    assert (row["Status"], row["Note"]) == (status, "by its owner's word")
+    assert sum(p["quantity"] for p in unheard.owner_get("/status")["positions"]) == held
+    unheard.restart()
+    assert unheard.owner_get("/status")["unresolved_orders"] == []
+    assert post(unheard, side="sell" if held else "buy", **({} if held else {"quantity": 1}))["status"] == "FILLED"
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [({"executed": 11, "price": 1500}, "executed must be 0 to 10"), ({"executed": 1.5, "price": 1500}, "in steps"),
+     ({"executed": -1}, "executed must be a number"), ({"executed": "NaN"}, "executed must be a number"),
+     ({"executed": 10}, "price must be the average"), ({"executed": True}, "executed must be a number"),
+     ({}, "executed must be a number")],
+)  # fmt: skip
+def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon, word: dict[str, Any], error: str) -> None:
+    reply = say(unheard, **word)
+    assert (reply.status, error in reply["error"]) == (400, True), reply.body
+    assert len(unheard.owner_get("/status")["unresolved_orders"]) == 1
+
+
+def test_of_an_order_that_can_be_looked_up_nobodys_word_is_taken(daemon: Daemon, fake: FakeFlatTrade) -> None:
+    fake.fail_next("close", executed=True)
+    for _ in range(20):
+        fake.fail_next("close", "OrderBook")
+    assert post(daemon, side="buy", quantity=10)["decision"] == "ACCEPTED"
+    assert say(daemon, executed=0).status == 404
+    fake._faults.clear()
+    daemon.wait_until_settled()
+    assert daemon.trades()[-1]["Status"] == "FILLED"
+    assert daemon.post("/orders/outcome", client_order_id="ghnothing", executed=0).status == 404
 
 
 def test_at_five_in_india_the_login_is_over(daemon: Daemon, fake: FakeFlatTrade) -> None:
