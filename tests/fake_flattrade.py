@@ -69,7 +69,7 @@ class NotOk(Exception):
 class Fault:
     """For the next request to `endpoint`. `executed`: it had its effect before the trouble showed.
 
-    Kinds: delay, close, reset, stall, html (with `status`), not_ok (with `text`), http_400, garbage.
+    Kinds: delay, close, reset, stall, html and json (with `status`), not_ok (with `text`), http_400, garbage.
     """
 
     kind: str
@@ -265,6 +265,8 @@ class FakeFlatTrade:
             return connection.send(page.encode())
         if fault.kind == "not_ok":
             return connection.send(_json({"stat": "Not_Ok", "emsg": fault.text}).encode())
+        if fault.kind == "json":
+            return connection.send(Reply(fault.status, fault.text.encode()).encode())
         if fault.kind == "garbage":
             return connection.send(Reply(200, fault.text.encode()).encode())
         return False  # close

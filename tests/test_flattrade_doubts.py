@@ -117,6 +117,14 @@ def test_an_order_has_only_what_its_price_has_left_of_the_time(client: FlatTrade
     assert time.monotonic() - began < 0.9
 
 
+def test_an_order_is_followed_no_longer_than_anybody_waits(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    client.symbol_rules("CIPLA")
+    client.seconds, fake.exchange_seconds = 0.3, 5
+    began = time.monotonic()
+    assert done(client.place(an_order())).execution.status is S.NEW
+    assert time.monotonic() - began < 0.8
+
+
 # --- the day ----------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +214,13 @@ def test_another_limit_than_that_of_requests_is_no_reason_to_send_it_again(emsg:
     assert meaning_of(emsg) is Meaning.UNCLEAR
 
 
+def test_what_comes_with_an_error_of_the_server_is_no_answer(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    fake.fail_next("json", text='{"stat":"Ok","norenordno":"1"}', status=502)
+    assert isinstance(client.place(an_order()), Unknown)
+    fake.fail_next("json", "OrderBook", text="[]", status=502)
+    assert isinstance(client.look_up(an_order()), NoAnswer)
+
+
 # --- cancelling -------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +263,7 @@ def test_what_is_not_there_is_not_cancelled(client: FlatTradeClient, fake: FakeF
 def test_a_stray_is_cancelled_by_itself_and_a_cancel_that_failed_is_told(
     client: FlatTradeClient, fake: FakeFlatTrade
 ) -> None:
+    fake.exchange_seconds = 0
     ours, others = a_limit("1400"), a_limit("1400")
     numbers = [done(client.place(order)).execution.exchange_order_id for order in (ours, others)]
     by_hand = fake.by_hand("B", 1, "1400.00")
@@ -289,6 +305,10 @@ def test_a_share_that_cannot_be_priced_does_not_spoil_the_others(client: FlatTra
         client._seen.clear()
         fake.fail_next("garbage", "GetQuotes", text=text)
         assert client.current_prices(["CIPLA", "M&M"]).keys() == {"M&M"}
+    client._seen.clear()
+    fake.fail_next("close", "GetQuotes")
+    with pytest.raises(BrokerError, match="no usable answer"):
+        client.current_prices(["CIPLA", "M&M"])
     fake.expire()
     client._seen.clear()
     with pytest.raises(BrokerError, match="log in"):
@@ -337,6 +357,11 @@ def test_a_quote_that_has_to_wait_for_its_turn_says_how_long(client: FlatTradeCl
 
 
 # --- the token --------------------------------------------------------------------------------------------------------
+
+
+def test_that_an_older_token_died_does_not_take_the_newer_one(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    client.login.died("the one of yesterday")
+    assert client.login.token() == fake.token
 
 
 def test_the_token_of_another_client_is_none_of_ours(
