@@ -308,7 +308,7 @@ def flattrade(fake: Any, **more: object) -> dict[str, object]:
     } | more
 
 
-def log_in_at_flattrade(daemon: Daemon, fake: Any) -> None:
+def log_in_at_flattrade(daemon: Daemon, fake: Any, *, days_ahead: int = 0) -> None:
     """Before its start: as if the owner had logged in this morning. How he does it has tests of its own."""
     folder = daemon.folder / "logs"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -316,7 +316,7 @@ def log_in_at_flattrade(daemon: Daemon, fake: Any) -> None:
     said = {
         "client": UID,
         "token": fake.token or fake.new_token(),
-        "got_at": datetime.now(UTC).isoformat(),
+        "got_at": (datetime.now(UTC) + timedelta(days=days_ahead)).isoformat(),
     }
     path.touch(mode=0o600)
     path.write_text(json.dumps(said))

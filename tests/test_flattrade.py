@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -129,10 +131,19 @@ def test_an_exchange_that_is_slow_to_refuse_is_followed_until_it_has(daemon: Dae
     assert len(fake.orders) == 1
 
 
-def test_a_crash_with_an_order_under_way_is_recovered(daemon: Daemon, fake: FakeFlatTrade) -> None:
+def die_with_an_order_under_way(daemon: Daemon, fake: FakeFlatTrade) -> None:
     fake.fail_next("stall", executed=True)
-    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
-    daemon.restart()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, daemon, side="buy", quantity=10)
+        eventually(lambda: len(fake.orders) == 1, 5, daemon.log)
+        daemon.kill()
+        with pytest.raises((OSError, HTTPException)):
+            answer.result()
+
+
+def test_a_crash_with_an_order_under_way_is_recovered(daemon: Daemon, fake: FakeFlatTrade) -> None:
+    die_with_an_order_under_way(daemon, fake)
+    daemon.start()
     daemon.wait_until_settled()
     assert daemon.trades()[-1]["Status"] == "FILLED"
     assert len(fake.orders) == 1
@@ -238,10 +249,9 @@ def test_a_session_that_ends_refuses_ways_out_too_and_goes_on_after_the_next_log
 
 
 def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemon: Daemon, fake: FakeFlatTrade) -> None:
-    fake.fail_next("stall", executed=True)
-    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
+    die_with_an_order_under_way(daemon, fake)
     fake.expire()
-    daemon.restart()
+    daemon.start()
     assert daemon.post(broker="PAPER", symbol="BTCUSDT", side="buy", price=100)["status"] == "FILLED"
     log_in(daemon, fake)
     daemon.wait_until_settled()
@@ -252,14 +262,12 @@ def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemo
 @pytest.fixture
 def unheard(make: Make, fake: FakeFlatTrade) -> Daemon:
     """An order's reply was lost, and the day with its order book went by."""
-    fake.fail_next("stall", executed=True)
     daemon = logged_in(make(), fake)
-    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
-    daemon.kill()
+    die_with_an_order_under_way(daemon, fake)
     fake.new_day()
     daemon.move_clock(86_400)
+    log_in_at_flattrade(daemon, fake, days_ahead=1)
     daemon.start()
-    log_in(daemon, fake)
     eventually(lambda: bool(told_unknown(daemon)), 5, daemon.log)
     return daemon
 
@@ -305,16 +313,18 @@ def test_what_the_owner_says_became_of_it_counts_and_opens_its_share_again(
     assert post(unheard, side="sell" if held else "buy", **({} if held else {"quantity": 1}))["status"] == "FILLED"
 
 
-@pytest.mark.parametrize(
-    ("word", "error"),
-    [({"executed": 11, "price": 1500}, "executed must be 0 to 10"), ({"executed": 1.5, "price": 1500}, "in steps"),
-     ({"executed": -1}, "executed must be a number"), ({"executed": "NaN"}, "executed must be a number"),
-     ({"executed": 10}, "price must be the average"), ({"executed": True}, "executed must be a number"),
-     ({}, "executed must be a number")],
-)  # fmt: skip
-def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon, word: dict[str, Any], error: str) -> None:
-    reply = say(unheard, **word)
-    assert (reply.status, error in reply["error"]) == (400, True), reply.body
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"executed": 11, "price": 1500}, "executed must be 0 to 10"), ({"executed": 1.5, "price": 1500}, "in steps"),
+    ({"executed": -1}, "executed must be a number"), ({"executed": "NaN"}, "executed must be a number"),
+    ({"executed": 10}, "price must be the average"), ({"executed": True}, "executed must be a number"),
+    ({}, "executed must be a number"), ({"executed": 0, "client_order_id": 7}, "client_order_id"),
+]  # fmt: skip
+
+
+def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon) -> None:
+    for word, error in IMPOSSIBLE:
+        reply = say(unheard, **word)
+        assert (reply.status, error in reply["error"]) == (400, True), reply.body
     assert len(unheard.owner_get("/status")["unresolved_orders"]) == 1
 
 
