@@ -27,7 +27,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
-from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk, Silent
+from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk, Silent, one_asks
 from flattrade_orders import (
     DELIVERY,
     INR,
@@ -316,7 +316,7 @@ class FlatTradeClient(FlatTradeLink):
         return sent_at.astimezone(IST).date() == now.astimezone(IST).date() and now < next_clearing(sent_at)
 
     def _lately_listed(self) -> Sequence[Row]:
-        with self._list_lock:
+        with one_asks(self._list_lock, self.seconds):
             known = self._listed
             if known is None or time.monotonic() - known[0] >= BOOK_SECONDS:
                 at = time.monotonic()
@@ -351,7 +351,7 @@ class FlatTradeClient(FlatTradeLink):
 
         Rules and price of a new symbol are asked for at the same moment, and both are in one answer: one asks.
         """
-        with self._locks.setdefault(symbol, threading.Lock()):
+        with one_asks(self._locks.setdefault(symbol, threading.Lock()), self.seconds):
             known = self._seen.get(symbol)
             if known is not None and time.monotonic() - known.at < QUOTE_SECONDS:
                 return known.quote

@@ -9,7 +9,8 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from broker import BrokerError
@@ -166,6 +167,20 @@ def _without_refusals(rows: Sequence[Row], endpoint: str) -> Sequence[Row]:
     if refusals and (len(rows) > 1 or meaning_of(refusals[0]) is not Meaning.EMPTY):
         raise BrokerError(f"{NAME} answered {endpoint}: {refusals[0][:200]}")
     return () if refusals else rows
+
+
+@contextmanager
+def one_asks(lock: threading.Lock, seconds: float) -> Iterator[None]:
+    """The others wait for his answer, but not for ever: one after the other they would take up all threads.
+
+    Raises NeverLeft.
+    """
+    if not lock.acquire(timeout=seconds):
+        raise NeverLeft(f"{NAME} has not answered the same question yet")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _wait_for_turn(pace: Pace, kept: int, patience: float) -> None:

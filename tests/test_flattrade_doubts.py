@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -298,6 +300,27 @@ def test_many_orders_in_doubt_are_looked_for_in_one_list(client: FlatTradeClient
     assert [found(client, order) for order in orders] == [S.NEW] * 5
     assert [name for name, _ in fake.calls[before:]] == ["OrderBook"]
     assert found(client, lost(client, fake, a_limit("1400"))) is S.NEW, "a list from before an order is no news of it"
+
+
+@pytest.mark.parametrize("endpoint", ["OrderBook", "GetQuotes"])
+def test_who_waits_for_the_same_answer_does_not_wait_for_ever(
+    client: FlatTradeClient, fake: FakeFlatTrade, endpoint: str
+) -> None:
+    """One after the other, each with a time of its own, they would take up all threads that there are."""
+    questions: dict[str, Callable[[], object]] = {
+        "OrderBook": lambda: client.look_up(an_order()), "GetQuotes": lambda: client.current_price("CIPLA")
+    }  # fmt: skip
+    client.symbol_rules("CIPLA")
+    client._seen.clear()
+    client.seconds = 1.6
+    for _ in range(8):
+        fake.fail_next("stall", endpoint)
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        for asked in [pool.submit(questions[endpoint]) for _ in range(8)]:
+            with contextlib.suppress(BrokerError):
+                assert isinstance(asked.result(), NoAnswer)
+    assert time.monotonic() - began < 2 * 1.6 + 1
 
 
 def test_a_share_that_cannot_be_priced_does_not_spoil_the_others(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
