@@ -71,6 +71,8 @@ from reply_values import UNUSABLE, BadReply
 
 # Prices that are only watched leave so many of a minute's questions to those that an order waits for.
 KEPT_FOR_ORDERS = 50
+# Looks at the account leave so many: a way out needs its quote, its history and its tag, and no balance.
+KEPT_FOR_WAYS_OUT = 20
 # The account is asked every three seconds and needs two questions each time; holdings change once a day, and by orders.
 HOLDINGS_SECONDS = 60.0
 # A price that was asked for so lately need not be asked for again before an order leaves.
@@ -197,8 +199,8 @@ class FlatTradeClient(FlatTradeLink):
     def balances(self) -> Mapping[str, Balance]:
         who = {"uid": self._client_id, "actid": self._client_id}
         try:
-            money = free_money(self._ask("Limits", who))
-            shares = shares_held(self._held_in_depository(), self._list("PositionBook", who))
+            money = free_money(self._ask("Limits", who, KEPT_FOR_WAYS_OUT))
+            shares = shares_held(self._held_in_depository(), self._list("PositionBook", who, KEPT_FOR_WAYS_OUT))
         except UNUSABLE as exc:
             raise BrokerError(f"{NAME} sent no usable balances: {exc!r}") from exc
         return {INR: Balance(money)} | {share: Balance(quantity) for share, quantity in shares.items()}
@@ -210,7 +212,8 @@ class FlatTradeClient(FlatTradeLink):
     def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
         """FlatTrade lists the trades of its own day only."""
         try:
-            rows = self._list("TradeBook", {"uid": self._client_id, "actid": self._client_id})
+            who = {"uid": self._client_id, "actid": self._client_id}
+            rows = self._list("TradeBook", who, KEPT_FOR_WAYS_OUT)
             return trades_of(symbol, rows, since)
         except UNUSABLE as exc:
             raise BrokerError(f"{NAME} sent no usable trades of {symbol}: {exc!r}") from exc
@@ -219,7 +222,7 @@ class FlatTradeClient(FlatTradeLink):
         try:
             return [
                 RestsThere(symbol_of(row), str(row.get("remarks") or ""), False)
-                for row in self._book()
+                for row in self._book(KEPT_FOR_WAYS_OUT)
                 if STATUSES.get(str(row["status"]).upper()) is OrderStatus.NEW
             ]
         except UNUSABLE as exc:
@@ -326,8 +329,8 @@ class FlatTradeClient(FlatTradeLink):
     def _history(self, number: str) -> Sequence[Row]:
         return self._list("SingleOrdHist", {"uid": self._client_id, "norenordno": number})
 
-    def _book(self) -> Sequence[Row]:
-        return self._list("OrderBook", {"uid": self._client_id})
+    def _book(self, kept: int = 0) -> Sequence[Row]:
+        return self._list("OrderBook", {"uid": self._client_id}, kept)
 
     def _cancel(self, number: str) -> None:
         try:
@@ -342,7 +345,7 @@ class FlatTradeClient(FlatTradeLink):
         if known is not None and now - known[0] < HOLDINGS_SECONDS:
             return known[1]
         who = {"uid": self._client_id, "actid": self._client_id, "prd": DELIVERY}
-        rows = self._list("Holdings", who)
+        rows = self._list("Holdings", who, KEPT_FOR_WAYS_OUT)
         self._holdings = (now, rows)
         return rows
 

@@ -95,10 +95,10 @@ class FlatTradeLink:
         """A question. Raises BrokerError; a share's name may be asked for many times, so it waits for its turn."""
         return self._request(endpoint, data, self._questions, kept=kept, patience=1.0)
 
-    def _list(self, endpoint: str, data: Mapping[str, str]) -> Sequence[Row]:
+    def _list(self, endpoint: str, data: Mapping[str, str], kept: int = 0) -> Sequence[Row]:
         """ "No data" is an empty list; any other refusal is none. Raises BrokerError."""
         try:
-            rows = self._ask(endpoint, data)
+            rows = self._ask(endpoint, data, kept)
         except NotOk as exc:
             if exc.meaning is Meaning.EMPTY:
                 return ()

@@ -18,7 +18,7 @@ from shares import a_client, a_limit, a_sale, an_order, done, now, refused
 
 from broker import BrokerError, Found, NoAnswer, NotFound, Unknown
 from flattrade_client import FlatTradeClient
-from flattrade_link import Pace
+from flattrade_link import NeverLeft, Pace
 from flattrade_orders import Meaning, could_be, execution_of, free_money, meaning_of
 from flattrade_token import FlatTradeLogin
 from models import Order, OrderStatus, RestsThere
@@ -300,6 +300,25 @@ def test_many_orders_in_doubt_are_looked_for_in_one_list(client: FlatTradeClient
     assert [found(client, order) for order in orders] == [S.NEW] * 5
     assert [name for name, _ in fake.calls[before:]] == ["OrderBook"]
     assert found(client, lost(client, fake, a_limit("1400"))) is S.NEW, "a list from before an order is no news of it"
+
+
+def test_looks_at_the_account_leave_questions_for_a_way_out(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    """Its quote, its history and its tag: without them nothing is sold, however fresh the balance is."""
+    fake.holdings["CIPLA-EQ"] = 10
+    client._questions = Pace((1000, 1.0), (30, 60.0))
+
+    def look_on_and_on() -> None:
+        for _ in range(30):
+            client.balances()
+
+    with pytest.raises(NeverLeft):
+        look_on_and_on()
+    for question in (client.open_orders, lambda: client.trades_since("CIPLA", now())):
+        with pytest.raises(NeverLeft):
+            question()
+    order = a_sale()
+    assert done(client.place(order)).execution.status is S.FILLED
+    assert found(client, order) is S.FILLED
 
 
 @pytest.mark.parametrize("endpoint", ["OrderBook", "GetQuotes"])
