@@ -109,6 +109,7 @@ def create_app(gate: Gatehouse) -> Routes:
     route("/pause", "POST", owner.pause)
     route("/resume", "POST", owner.resume)
     route("/close-all", "POST", owner.close_all)
+    route("/orders/outcome", "POST", owner.order_outcome)
     route("/notifications/test", "POST", owner.test_notifications)
     add_pages(app, dashboard)
     return Routes(app, door, looking, dashboard)

@@ -60,10 +60,14 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """The question itself failed; nothing was learned. `for_long`: nor will be, before somebody has done something."""
+    """The question itself failed; nothing was learned. `for_long`: nor will be, before somebody has done something.
+
+    `for_good`: its broker will never tell any more; only the owner can, by looking there.
+    """
 
     reason: str
     for_long: bool = False
+    for_good: bool = False
 
 
 LookUp = Found | NotFound | NoAnswer

@@ -6,15 +6,13 @@ order book is searched for our tag, and a market alert becomes a limit order tha
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from broker import (
     Balance,
@@ -29,7 +27,7 @@ from broker import (
     Unknown,
     UnknownSymbol,
 )
-from broker_http import Answered, Http, NeverSent
+from flattrade_link import NAME, SECONDS, FlatTradeLink, NeverLeft, NotOk, Silent, one_asks
 from flattrade_orders import (
     DELIVERY,
     INR,
@@ -39,11 +37,13 @@ from flattrade_orders import (
     Meaning,
     Quote,
     Row,
+    could_be,
     execution_of,
     free_money,
+    is_tag,
     is_undecided,
     marketable,
-    meaning_of,
+    of_another_day,
     order_parameters,
     quote_of,
     rules_of,
@@ -52,9 +52,10 @@ from flattrade_orders import (
     symbol_of,
     trades_of,
 )
-from flattrade_token import FlatTradeLogin, SessionOver
+from flattrade_token import FlatTradeLogin, SessionOver, next_clearing
 from models import (
     ENDINGS,
+    RESTING,
     Account,
     Execution,
     HeldThere,
@@ -68,67 +69,20 @@ from models import (
 )
 from reply_values import UNUSABLE, BadReply
 
-NAME = "FLATTRADE"
-URL = "https://piconnect.flattrade.in/PiConnectAPI"
-SECONDS = 10.0
-
-# Orders: 10 a second and 40 a minute, and by SEBI's rules fewer than 10 a second. Questions: 40 a second and 200 a
-# minute by https://pi.flattrade.in/docs, 120 a minute where others were cut off. What leaves in time may arrive
-# together, so a bit below; of a second's questions half: a new share and the account need some ten in one moment.
-ORDERS_AT_MOST = ((9, 1.0), (39, 60.0))
-QUESTIONS_AT_MOST = ((20, 1.0), (115, 60.0))
 # Prices that are only watched leave so many of a minute's questions to those that an order waits for.
 KEPT_FOR_ORDERS = 50
+# Looks at the account leave so many: a way out needs its quote, its history and its tag, and no balance.
+KEPT_FOR_WAYS_OUT = 20
 # The account is asked every three seconds and needs two questions each time; holdings change once a day, and by orders.
 HOLDINGS_SECONDS = 60.0
 # A price that was asked for so lately need not be asked for again before an order leaves.
 QUOTE_SECONDS = 2.0
 # Before the sender is answered, the exchange gets so many moments to say whether it takes the order.
 LOOKS_AFTER_PLACING = (0.03, 0.12, 0.3, 0.5)
+# Orders that wait, or are in doubt, are looked for in one list of them all: a list for each would use up a minute's
+# questions. Two looks for the same order are further apart.
+BOOK_SECONDS = 1.5
 RATE_PAUSE_SECONDS = 1.0
-
-
-class NeverLeft(BrokerError):
-    """The request was certainly not sent, or not judged; `wait`: seconds after which it may be."""
-
-    def __init__(self, text: str, wait: float = 0.0) -> None:
-        super().__init__(text)
-        self.wait = wait
-
-
-class NotOk(BrokerError):
-    """FlatTrade's own words, and what they mean."""
-
-    def __init__(self, emsg: str) -> None:
-        super().__init__(f"{NAME} answered: {emsg[:200] or 'Not_Ok, without a reason'}")
-        self.meaning = meaning_of(emsg)
-
-
-class Pace:
-    """Never more requests within a time than FlatTrade allows: what is over would be refused, and counted as well."""
-
-    def __init__(self, *windows: tuple[int, float]) -> None:
-        """`windows`: how many, in how many seconds."""
-        self._windows = windows
-        self._times: deque[float] = deque()
-        self._lock = threading.Lock()
-
-    def take(self, kept: int = 0) -> float:
-        """Seconds to wait before one may leave; 0: it may, and is counted. `kept`: so many of the last window stay."""
-        with self._lock:
-            now = time.monotonic()
-            longest = max(seconds for _, seconds in self._windows)
-            while self._times and now - self._times[0] >= longest:
-                self._times.popleft()
-            wait = max(self._wait(most - (kept if s == longest else 0), s, now) for most, s in self._windows)
-            if not wait:
-                self._times.append(now)
-            return wait
-
-    def _wait(self, most: int, seconds: float, now: float) -> float:
-        if len(self._times) < most:
-            return 0.0
-        return max(0.0, self._times[-most] + seconds - now)
 
 
 class Seen(NamedTuple):
@@ -136,7 +90,7 @@ class Seen(NamedTuple):
     at: float  # time.monotonic()
 
 
-class FlatTradeClient:
+class FlatTradeClient(FlatTradeLink):
     """One account. Safe to use from several threads; never sends an order twice."""
 
     name = NAME
@@ -149,19 +103,14 @@ class FlatTradeClient:
     clock_problem = ""
 
     def __init__(self, login: FlatTradeLogin, client_id: str, clock: Callable[[], datetime], api_url: str = "") -> None:
-        self.login = login
-        self._client_id = client_id
+        super().__init__(login, client_id, api_url)
         self._clock = clock
-        self._url = api_url or URL
-        self._http: tuple[str, Http] = ("", Http(self._url))
-        self._orders, self._questions = Pace(*ORDERS_AT_MOST), Pace(*QUESTIONS_AT_MOST)
         self._tokens: dict[str, str] = {}  # symbol -> FlatTrade's number of it
         self._seen: dict[str, Seen] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._holdings: tuple[float, Sequence[Row]] | None = None
-
-    def __repr__(self) -> str:
-        return f"FlatTradeClient({NAME})"
+        self._listed: tuple[float, Sequence[Row]] | None = None
+        self._list_lock = threading.Lock()
 
     # --- the Broker protocol ----------------------------------------------------------------------------------------
 
@@ -180,10 +129,11 @@ class FlatTradeClient:
         """Shares are paid in full."""
 
     def place(self, order: Order) -> Outcome:
+        """In one total time: who waits gives it up after that, and begins to prove that it is not there."""
+        until = time.monotonic() + self.seconds
         try:
             parameters = order_parameters(order, self._client_id, self._limit_price(order))
-            self._holdings = None
-            number = self._placed(parameters)
+            number = self._placed(parameters, until - time.monotonic())
         except (CannotSend, UnknownSymbol, SessionOver) as exc:
             return Refused(str(exc))
         except NeverLeft as exc:
@@ -192,26 +142,31 @@ class FlatTradeClient:
             return _ending(exc)
         except BrokerError as exc:
             return Unknown(str(exc))
-        return Done(self._followed(order, number))
+        try:
+            return Done(self._followed(order, number, until))
+        finally:
+            self._holdings = None
 
     def protect(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         return [Refused(f"{NAME} takes no {order.type} orders in this version") for order in orders]
 
     def look_up(self, order: Order) -> LookUp:
         try:
-            rows = self._rows_of(order)
-            return Found(execution_of(order, rows)) if rows else self._absent(order)
+            return self._by_number(order) if order.exchange_order_id else self._by_tag(order)
         except SessionOver as exc:
             return NoAnswer(str(exc), for_long=True)
         except (BrokerError, *UNUSABLE) as exc:
             return NoAnswer(f"{NAME}: {exc}")
 
     def cancel(self, order: Order) -> LookUp:
+        answer, number = self.look_up(order), order.exchange_order_id
+        if isinstance(answer, Found):
+            number = answer.execution.exchange_order_id
+        if not number or (isinstance(answer, Found) and answer.execution.status in ENDINGS):
+            return answer
         try:
-            rows = self._rows_of(order)
-            if rows:
-                self._cancel(str(rows[0]["norenordno"]))
-        except (BrokerError, *UNUSABLE):
+            self._cancel(number)
+        except BrokerError:
             # It may have filled in the meantime, or the reply was lost: how it stands now is what counts.
             pass
         return self.look_up(order)
@@ -231,10 +186,12 @@ class FlatTradeClient:
         for symbol in symbols:
             try:
                 last = self._quote(symbol, kept=KEPT_FOR_ORDERS).last
-            except UnknownSymbol:
-                continue
+            except (SessionOver, Silent):
+                raise
             except NeverLeft:
                 break
+            except BrokerError:
+                continue  # of this share alone there is no price
             if last:
                 found[symbol] = last
         return found
@@ -242,8 +199,8 @@ class FlatTradeClient:
     def balances(self) -> Mapping[str, Balance]:
         who = {"uid": self._client_id, "actid": self._client_id}
         try:
-            money = free_money(self._ask("Limits", who))
-            shares = shares_held(self._held_in_depository(), self._list("PositionBook", who))
+            money = free_money(self._ask("Limits", who, KEPT_FOR_WAYS_OUT))
+            shares = shares_held(self._held_in_depository(), self._list("PositionBook", who, KEPT_FOR_WAYS_OUT))
         except UNUSABLE as exc:
             raise BrokerError(f"{NAME} sent no usable balances: {exc!r}") from exc
         return {INR: Balance(money)} | {share: Balance(quantity) for share, quantity in shares.items()}
@@ -255,7 +212,8 @@ class FlatTradeClient:
     def trades_since(self, symbol: str, since: datetime) -> Sequence[TradedThere]:
         """FlatTrade lists the trades of its own day only."""
         try:
-            rows = self._list("TradeBook", {"uid": self._client_id, "actid": self._client_id})
+            who = {"uid": self._client_id, "actid": self._client_id}
+            rows = self._list("TradeBook", who, KEPT_FOR_WAYS_OUT)
             return trades_of(symbol, rows, since)
         except UNUSABLE as exc:
             raise BrokerError(f"{NAME} sent no usable trades of {symbol}: {exc!r}") from exc
@@ -264,7 +222,7 @@ class FlatTradeClient:
         try:
             return [
                 RestsThere(symbol_of(row), str(row.get("remarks") or ""), False)
-                for row in self._book()
+                for row in self._book(KEPT_FOR_WAYS_OUT)
                 if STATUSES.get(str(row["status"]).upper()) is OrderStatus.NEW
             ]
         except UNUSABLE as exc:
@@ -292,21 +250,29 @@ class FlatTradeClient:
         except (UnknownSymbol, SessionOver):
             raise
         except BrokerError as exc:
-            raise NeverLeft(f"no quote to make a limit price of: {exc}") from exc
+            wait = exc.wait if isinstance(exc, NeverLeft) else 0.0
+            raise NeverLeft(f"no quote to make a limit price of: {exc}", wait) from exc
 
-    def _placed(self, parameters: Mapping[str, str]) -> str:
+    def _placed(self, parameters: Mapping[str, str], seconds: float) -> str:
         """The order's number. Raises BrokerError."""
-        reply = self._request("PlaceOrder", parameters, self._orders)
+        if seconds <= 0:
+            raise NeverLeft("the quote to make a limit price of took too long")
+        try:
+            reply = self._request("PlaceOrder", parameters, self._orders, seconds=seconds)
+        finally:
+            self._listed = None
         number = reply.get("norenordno") if isinstance(reply, dict) else None
         if not isinstance(number, str) or not re.fullmatch(r"[0-9]{1,30}", number):
             raise BrokerError(f"{NAME} took the order and told no number of it")
         return number
 
-    def _followed(self, order: Order, number: str) -> Execution:
+    def _followed(self, order: Order, number: str, until: float) -> Execution:
         """Written down is not taken: how the exchange sees it, or that it has not said so yet."""
         told = Execution(OrderStatus.NEW, number, note="the exchange has not answered yet")
         for pause in LOOKS_AFTER_PLACING:
             time.sleep(pause)
+            if time.monotonic() >= until:
+                break
             try:
                 rows = self._history(number)
                 if rows:
@@ -318,32 +284,59 @@ class FlatTradeClient:
                 continue
         return told
 
-    def _rows_of(self, order: Order) -> Sequence[Row]:
-        """What is told of an order, newest first; nothing when it is not there. Raises BrokerError, BadReply."""
-        if order.exchange_order_id:
-            return self._history(order.exchange_order_id)
-        tagged = [row for row in self._book() if row.get("remarks") == order.client_order_id]
-        if len({row.get("norenordno") for row in tagged}) > 1:
-            raise BadReply(f"several orders bear {order.client_order_id}")
-        return tagged
+    def _by_number(self, order: Order) -> LookUp:
+        """Raises BrokerError, BadReply."""
+        number = order.exchange_order_id
+        rows = self._in_book(number, self._lately_listed()) if order.status in RESTING else ()
+        # What has no history for a moment, but is in the book, has not ended.
+        rows = rows or self._history(number) or self._in_book(number, self._book())
+        if rows:
+            return Found(execution_of(order, rows))
+        return NotFound() if self._is_of_today(order) else Found(of_another_day(order, _day_of(order)))
 
-    def _absent(self, order: Order) -> LookUp:
-        """The order book is that of the day: that an order of another day is not in it says nothing."""
-        sent_at = order.sent_at or order.created_at
-        if order.exchange_order_id or sent_at.astimezone(IST).date() == self._clock().astimezone(IST).date():
-            return NotFound()
-        why = f"{NAME} lists no orders of {sent_at.astimezone(IST):%Y-%m-%d} any more: look for this one in its reports"
-        return NoAnswer(why, for_long=True)
+    def _by_tag(self, order: Order) -> LookUp:
+        """Raises BrokerError, BadReply. The order book is that of the day: of another one it proves nothing."""
+        book = self._lately_listed()
+        rows = [row for row in book if is_tag(row.get("remarks"), order.client_order_id)]
+        if len({row.get("norenordno") for row in rows}) > 1:
+            raise BadReply(f"several orders bear {order.client_order_id}")
+        if rows:
+            return Found(execution_of(order, rows))
+        if not self._is_of_today(order):
+            why = f"{NAME} lists no orders of {_day_of(order)} any more, only its reports tell of it"
+            return NoAnswer(why, for_long=True, for_good=True)
+        alike = ", ".join(str(row.get("norenordno")) for row in book if could_be(order, row))
+        if alike:
+            return NoAnswer(f"{NAME} lists one like it without our tag: {alike}; look there whose it is", for_long=True)
+        return NotFound()
+
+    def _in_book(self, number: str, book: Sequence[Row]) -> Sequence[Row]:
+        return [row for row in book if row.get("norenordno") == number]
+
+    def _is_of_today(self, order: Order) -> bool:
+        """On the same date, and since FlatTrade cleared its lists in the morning."""
+        sent_at, now = order.sent_at or order.created_at, self._clock()
+        return sent_at.astimezone(IST).date() == now.astimezone(IST).date() and now < next_clearing(sent_at)
+
+    def _lately_listed(self) -> Sequence[Row]:
+        with one_asks(self._list_lock, self.seconds):
+            known = self._listed
+            if known is None or time.monotonic() - known[0] >= BOOK_SECONDS:
+                at = time.monotonic()
+                known = self._listed = (at, self._book())
+            return known[1]
 
     def _history(self, number: str) -> Sequence[Row]:
         return self._list("SingleOrdHist", {"uid": self._client_id, "norenordno": number})
 
-    def _book(self) -> Sequence[Row]:
-        return self._list("OrderBook", {"uid": self._client_id})
+    def _book(self, kept: int = 0) -> Sequence[Row]:
+        return self._list("OrderBook", {"uid": self._client_id}, kept)
 
     def _cancel(self, number: str) -> None:
-        self._holdings = None
-        self._request("CancelOrder", {"uid": self._client_id, "norenordno": number}, self._orders)
+        try:
+            self._request("CancelOrder", {"uid": self._client_id, "norenordno": number}, self._orders)
+        finally:
+            self._listed = None
 
     # --- shares and prices ------------------------------------------------------------------------------------------
 
@@ -352,7 +345,7 @@ class FlatTradeClient:
         if known is not None and now - known[0] < HOLDINGS_SECONDS:
             return known[1]
         who = {"uid": self._client_id, "actid": self._client_id, "prd": DELIVERY}
-        rows = self._list("Holdings", who)
+        rows = self._list("Holdings", who, KEPT_FOR_WAYS_OUT)
         self._holdings = (now, rows)
         return rows
 
@@ -361,7 +354,7 @@ class FlatTradeClient:
 
         Rules and price of a new symbol are asked for at the same moment, and both are in one answer: one asks.
         """
-        with self._locks.setdefault(symbol, threading.Lock()):
+        with one_asks(self._locks.setdefault(symbol, threading.Lock()), self.seconds):
             known = self._seen.get(symbol)
             if known is not None and time.monotonic() - known.at < QUOTE_SECONDS:
                 return known.quote
@@ -374,6 +367,7 @@ class FlatTradeClient:
         row = self._ask("GetQuotes", {"uid": self._client_id, "exch": exch, "token": token}, kept)
         try:
             if (row["exch"], str(row["tsym"]), str(row["token"])) != (exch, tsym, token):
+                self._tokens.pop(symbol, None)
                 raise BadReply("it is another share's")
             quote = quote_of(row)
         except UNUSABLE as exc:
@@ -401,67 +395,6 @@ class FlatTradeClient:
         self._tokens[symbol] = found[0]
         return found[0]
 
-    # --- asking -----------------------------------------------------------------------------------------------------
-
-    def _ask(self, endpoint: str, data: Mapping[str, str], kept: int = 0) -> Any:
-        """A question. Raises BrokerError; a share's name may be asked for many times, so it waits for its turn."""
-        return self._request(endpoint, data, self._questions, kept, patience=1.0)
-
-    def _list(self, endpoint: str, data: Mapping[str, str]) -> Sequence[Row]:
-        """ "No data" is an empty list; any other refusal is none. Raises BrokerError."""
-        try:
-            rows = self._ask(endpoint, data)
-        except NotOk as exc:
-            if exc.meaning is Meaning.EMPTY:
-                return ()
-            raise
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise BrokerError(f"{NAME} answered {endpoint} with something else than a list")
-        return rows
-
-    def _request(self, endpoint: str, data: Mapping[str, str], pace: Pace, kept: int = 0, patience: float = 0.0) -> Any:
-        """Sent at most once. Raises SessionOver, NeverLeft, NotOk, and BrokerError when nobody knows what it did."""
-        token = self.login.token()
-        _wait_for_turn(pace, kept, patience)
-        body = f"jData={json.dumps(data, separators=(',', ':'))}&jKey={token}".encode()
-        headers = {"Content-Type": "application/json"}
-        reply = self._http_with(token).ask("POST", f"/{endpoint}", seconds=SECONDS, body=body, headers=headers)
-        if isinstance(reply, NeverSent):
-            raise NeverLeft(f"no connection to {NAME}: {reply.reason}")
-        if not isinstance(reply, Answered):
-            raise BrokerError(f"{NAME} gave no usable answer: {reply.reason}")
-        return self._read(reply, token)
-
-    def _read(self, reply: Answered, token: str) -> Any:
-        """What it says counts, at whatever HTTP status it says so."""
-        try:
-            said = json.loads(reply.body)
-        except (ValueError, RecursionError) as exc:
-            raise BrokerError(f"{NAME} answered HTTP {reply.status} without JSON") from exc
-        if isinstance(said, dict) and said.get("stat") != "Ok":
-            self._refused(said, token)
-        if reply.status != 200:
-            raise BrokerError(f"{NAME} answered HTTP {reply.status}")
-        return said
-
-    def _refused(self, said: Mapping[str, Any], token: str) -> NoReturn:
-        if said.get("stat") != "Not_Ok" or not isinstance(said.get("emsg"), str):
-            raise BrokerError(f"{NAME} answered with neither Ok nor a refusal")
-        refused = NotOk(said["emsg"])
-        if refused.meaning is Meaning.EXPIRED:
-            self.login.died(token)
-            self.login.token()
-        raise refused
-
-    def _http_with(self, token: str) -> Http:
-        """Replies that echo the token are blotted, so every token has connections of its own."""
-        known, http = self._http
-        if known != token:
-            http.close()
-            http = Http(self._url, hidden=(token,))
-            self._http = (token, http)
-        return http
-
 
 def _ending(exc: NotOk) -> Outcome:
     # A token that died just when another one was given: it was not judged either.
@@ -470,13 +403,8 @@ def _ending(exc: NotOk) -> Outcome:
     return Refused(str(exc)) if exc.meaning is Meaning.REFUSED else Unknown(str(exc))
 
 
-def _wait_for_turn(pace: Pace, kept: int, patience: float) -> None:
-    """Raises NeverLeft when its turn does not come within `patience` seconds."""
-    until = time.monotonic() + patience
-    while wait := pace.take(kept):
-        if time.monotonic() + wait > until:
-            raise NeverLeft(f"{NAME} takes no more requests for {wait:.1f} s", wait)
-        time.sleep(wait)
+def _day_of(order: Order) -> str:
+    return f"{(order.sent_at or order.created_at).astimezone(IST):%Y-%m-%d}"
 
 
 def _encoded(tsym: str) -> str:

@@ -180,6 +180,32 @@ STATUSES = {
     "CANCELLED": _S.CANCELED,
 }
 UNDECIDED = ("PENDING", "NEW")
+# How long a tag may be is not documented. So much of one, counted from its beginning, is no other order's: the
+# millisecond of its making and five signs of chance.
+SHORTEST_TAG = 16
+# FlatTrade's clock beside ours.
+CLOCKS_APART = timedelta(minutes=1)
+
+
+def is_tag(remarks: object, client_order_id: str) -> bool:
+    """Whether it is our tag, cut off and spelled as FlatTrade may do it."""
+    kept = str(remarks or "").strip().lower()
+    return kept == client_order_id or (len(kept) >= SHORTEST_TAG and client_order_id.startswith(kept))
+
+
+def could_be(order: Order, row: Row) -> bool:
+    """Whether this may be our order without its tag: then nobody can say that ours is not there."""
+    kept = str(row.get("remarks") or "").strip().lower()
+    same = _scrip_in(row) == scrip_of(order.symbol) and _side_fits(order, row)
+    size = row.get("qty") in (None, "") or signed(row, "qty") == order.quantity
+    return same and size and order.client_order_id.startswith(kept) and not _is_older(order, row)
+
+
+def _is_older(order: Order, row: Row) -> bool:
+    try:
+        return moment(row, "norentm") < (order.sent_at or order.created_at) - CLOCKS_APART
+    except BadReply:
+        return False
 
 
 def execution_of(order: Order, rows: Sequence[Row]) -> Execution:
@@ -189,14 +215,15 @@ def execution_of(order: Order, rows: Sequence[Row]) -> Execution:
     """
     for row in rows:
         _check_ours(order, row)
-    words = [_word(row) for row in rows]
-    status = next((STATUSES[word] for word in words if STATUSES[word] is not _S.NEW), _S.NEW)
+    status = _status_in(rows)
     fullest = max(rows, key=lambda row: _number_or_none(row, "fillshares"))
     executed = _number_or_none(fullest, "fillshares")
+    if status is _S.FILLED and executed != order.quantity and executed == _number_or_none(fullest, "qty"):
+        status = _S.CANCELED  # its owner made it smaller: the rest is not wanted any more
     if order.quantity is not None and (
         executed > order.quantity or (status is _S.FILLED and executed != order.quantity)
     ):
-        raise BadReply(f"{plain(executed)} executed of {plain(order.quantity)}, and it is {words[0]}")
+        raise BadReply(f"{plain(executed)} executed of {plain(order.quantity)}, and it is {status}")
     note = next((str(row["rejreason"]) for row in rows if row.get("rejreason")), "")[:200]
     return Execution(
         _with_fills(status, executed),
@@ -205,6 +232,16 @@ def execution_of(order: Order, rows: Sequence[Row]) -> Execution:
         executed * number(fullest, "avgprc") if executed else ZERO,
         note=note or _note(status, executed),
     )
+
+
+def _status_in(rows: Sequence[Row]) -> OrderStatus:
+    """A word that is not listed must not be taken for "it waits"; beside an end it does not matter."""
+    words = [_word(row) for row in rows]
+    ends = [STATUSES[word] for word in words if STATUSES.get(word, _S.NEW) is not _S.NEW]
+    unknown = [word for word in words if word not in STATUSES]
+    if unknown and not ends:
+        raise BadReply(f"status {unknown[0][:40]!r}")
+    return _S.FILLED if _S.FILLED in ends else ends[0] if ends else _S.NEW
 
 
 def _with_fills(status: OrderStatus, executed: Decimal) -> OrderStatus:
@@ -223,19 +260,32 @@ def is_undecided(rows: Sequence[Row]) -> bool:
 
 
 def _word(row: Row) -> str:
-    word = str(row.get("status", "")).strip().upper()
-    if word not in STATUSES:
-        raise BadReply(f"status {word[:40]!r}")
-    return word
+    """How it stands. That a change or a cancel was refused is told in a row of its own, and ends nothing."""
+    word, report = (str(row.get(name) or "").strip().upper() for name in ("status", "rpt"))
+    change_was_refused = report.endswith("REJECTED") and report != "REJECTED"
+    return "OPEN" if change_was_refused and STATUSES.get(word) is _S.REJECTED else word
 
 
 def _check_ours(order: Order, row: Row) -> None:
-    scrip = scrip_of(order.symbol)
-    same = (row.get("exch"), unquote(str(row.get("tsym")))) == scrip and row.get("norenordno")
-    tagged = row.get("remarks") in (None, "", order.client_order_id)
-    side = row.get("trantype") in (None, "B" if order.side is Side.BUY else "S")
-    if not (same and tagged and side):
+    same = _scrip_in(row) == scrip_of(order.symbol) and row.get("norenordno")
+    tagged = row.get("remarks") in (None, "") or is_tag(row["remarks"], order.client_order_id)
+    if not (same and tagged and _side_fits(order, row)):
         raise BadReply("it is not this order")
+
+
+def _scrip_in(row: Row) -> tuple[object, str]:
+    return row.get("exch"), unquote(str(row.get("tsym")))
+
+
+def _side_fits(order: Order, row: Row) -> bool:
+    return row.get("trantype") in (None, "B" if order.side is Side.BUY else "S")
+
+
+def of_another_day(order: Order, day: str) -> Execution:
+    """Orders are good for a day: that one does not wait any more. What it executed unseen nobody tells here."""
+    told = (order.exchange_order_id, order.executed_quantity, order.executed_quote, order.fees)
+    note = f"FLATTRADE lists no orders of {day} any more: what it executed after it was last seen is in its reports"
+    return Execution(OrderStatus.CANCELED, *told, note)
 
 
 def rules_of(symbol: str, seen: Quote) -> SymbolRules:
@@ -254,7 +304,9 @@ def rules_of(symbol: str, seen: Quote) -> SymbolRules:
 
 def free_money(row: Row) -> Decimal:
     """Cash and what was paid in today, less what orders and positions hold; collateral is no money."""
-    return max(ZERO, number(row, "cash") + _number_or_none(row, "payin") - _number_or_none(row, "marginused"))
+    used = signed(row, "marginused") if row.get("marginused") else ZERO
+    # Who owes money has less than none; a margin below none is no money.
+    return max(ZERO, signed(row, "cash") + _number_or_none(row, "payin") - max(ZERO, used))
 
 
 def shares_held(holdings: Iterable[Row], positions: Iterable[Row]) -> dict[str, Decimal]:
@@ -284,10 +336,11 @@ def _share_in(listed: Sequence[Row]) -> str:
 
 
 def trades_of(symbol: str, rows: Iterable[Row], since: datetime) -> list[TradedThere]:
-    """Put together by the order that made them; the one that traded last comes last."""
+    """Put together by the order that made them; the one that traded last comes last. FlatTrade tells whole seconds."""
+    since = since.replace(microsecond=0)
     scrip, orders = scrip_of(symbol), dict[str, list[Row]]()
     for row in rows:
-        if (row.get("exch"), unquote(str(row.get("tsym")))) == scrip and moment(row) >= since:
+        if _scrip_in(row) == scrip and moment(row) >= since:
             orders.setdefault(str(row["norenordno"]), []).append(row)
     found = (_traded(symbol, number_, rows) for number_, rows in orders.items())
     return sorted(found, key=lambda trade: trade.last_at)
@@ -309,9 +362,9 @@ def _traded(symbol: str, order: str, rows: Sequence[Row]) -> TradedThere:
 _MOMENTS = ("%H:%M:%S %d-%m-%Y", "%d-%m-%Y %H:%M:%S")
 
 
-def moment(row: Row) -> datetime:
+def moment(row: Row, *names: str) -> datetime:
     """When a fill happened; the documentation writes time and date in both orders."""
-    for name in ("fltm", "norentm"):
+    for name in names or ("fltm", "norentm"):
         for shape in _MOMENTS:
             try:
                 return datetime.strptime(str(row.get(name)), shape).replace(tzinfo=IST).astimezone(UTC)
@@ -355,7 +408,7 @@ class Meaning(Enum):
 
 _MEANINGS = (
     (re.compile(r"session expired|invalid session", re.I), Meaning.EXPIRED),
-    (re.compile(r"exceeds limit", re.I), Meaning.RATE),
+    (re.compile(r"\bin a current \w+ exceeds limit \d+", re.I), Meaning.RATE),
     (re.compile(r"no data\b", re.I), Meaning.EMPTY),
     (re.compile(r"ora:order not found", re.I), Meaning.EMPTY),
     (re.compile(r"invalid input|invalid amo|order price cannot be zero", re.I), Meaning.REFUSED),

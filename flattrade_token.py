@@ -78,7 +78,7 @@ class FlatTradeLogin:
         self._browser_url = auth_url or BROWSER_URL
         self._http = Http(auth_url or TOKEN_URL, hidden=(api_secret,))
         self._lock = threading.Lock()
-        self._token = _read(self._path)
+        self._token = _read(self._path, client_id)
         self._begun_at: datetime | None = None
         self._told_over = False
         self.on_change: Callable[[str], None] = lambda text: None
@@ -103,13 +103,19 @@ class FlatTradeLogin:
             self.on_change(problem)
         raise SessionOver(problem)
 
+    @property
+    def until(self) -> datetime | None:
+        """Until when somebody is logged in; None when nobody is."""
+        token = self._token
+        return token.dies_at if token is not None and self._clock() < token.dies_at else None
+
     def died(self, token: str) -> None:
         """FlatTrade does not know it any more, before its time. A newer one is left alone."""
         with self._lock:
             if self._token is None or self._token.text != token:
                 return
             self._token = None
-        self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     # --- the way in -------------------------------------------------------------------------------------------------
 
@@ -130,8 +136,8 @@ class FlatTradeLogin:
         if not re.fullmatch(r"[A-Za-z0-9._~=+/-]{4,512}", code):
             raise BrokerError("FlatTrade sent no usable code; begin again at GET /flattrade/login")
         token = Token(self._exchanged(code), self._clock())
-        _write(self._path, token)
         with self._lock:
+            _write(self._path, token, self._client_id)
             self._token, self._told_over = token, False
         self.on_change(f"FLATTRADE: logged in until {token.dies_at.astimezone(IST):%Y-%m-%d %H:%M} IST")
 
@@ -167,23 +173,25 @@ class FlatTradeLogin:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> Token | None:
-    """A file that says nothing sensible is as good as none: then the owner logs in once more."""
+def _read(path: Path, client: str) -> Token | None:
+    """A file that says nothing sensible, or of another client, is as good as none: then the owner logs in once more."""
     try:
         said = json.loads(path.read_bytes())
+        if said["client"] != client:
+            return None
         return Token(str(said["token"]), datetime.fromisoformat(said["got_at"]).astimezone(UTC))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _write(path: Path, token: Token) -> None:
+def _write(path: Path, token: Token, client: str) -> None:
     """For its owner alone, from its first byte on. Raises BrokerError: one that a restart forgets is half a login."""
     new = path.with_suffix(".new")
     try:
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump({"token": token.text, "got_at": token.got_at.isoformat()}, file)
+            json.dump({"client": client, "token": token.text, "got_at": token.got_at.isoformat()}, file)
         os.replace(new, path)
     except OSError as exc:
         raise BrokerError(f"the token cannot be kept in LOG_DIR: {exc.strerror}") from exc

@@ -58,6 +58,7 @@ class Patience:
 
 
 NOT_FOUND_IN_A_ROW = 3
+ASK_OWNER = "; look there, and say what became of it: POST /orders/outcome"
 FORGOTTEN_AFTER = 10  # "no such order" in a row, of an order that the exchange had taken
 
 
@@ -108,9 +109,16 @@ class Orders:
         clock: Clock,
         patience: Patience,
         on_change: Callable[[Order], None],
+        tell_owner: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`on_change` is told of every order that has come to rest or to its end, and of every further fill."""
+        """`on_change` is told of every order that has come to rest or to its end, and of every further fill.
+
+        `tell_owner` of what nobody but him can find out.
+        """
         self.latencies_ms: deque[float] = deque(maxlen=100)
+        # By client id: what only the owner knows any more, and what he said of it.
+        self.only_owner_knows: set[str] = set()
+        self._words: dict[str, tuple[Execution, asyncio.Event]] = {}
         self._engine = engine
         self._brokers = brokers
         self._desk = desk
@@ -119,6 +127,7 @@ class Orders:
         self._clock = clock
         self._patience = patience
         self._on_change = on_change
+        self._tell_owner = tell_owner
 
     async def see_through(self, order: Order, ticket: Ticket | None, case: Case | None = None) -> None:
         """From its intent to its ending, whoever waits for it or not. With a case it may have left the desk already."""
@@ -226,9 +235,18 @@ class Orders:
         loop = asyncio.get_running_loop()
         broker = self._brokers[order.account]
         proven_at = loop.time() + broker.absence_is_proven_after_seconds - left_at_least_seconds_ago
-        not_found, pause = 0, self._patience.first_look
+        not_found, pause, told = 0, self._patience.first_look, ""
         while True:
             answer = await self.look_up(order)
+            if isinstance(answer, NoAnswer) and answer.for_long and answer.reason not in told:
+                told = answer.reason + (ASK_OWNER if answer.for_good else "")
+                self._tell_owner(f"{order.client_order_id} ({order.side} {order.instrument}) stays unknown: {told}")
+            word = self._word_for(order, answer)
+            if word is not None:
+                execution, is_settled = word
+                settled = await self.settle(order, execution)
+                is_settled.set()
+                return settled
             if isinstance(answer, Found):
                 return await self.settle(order, answer.execution)
             not_found = not_found + 1 if isinstance(answer, NotFound) else 0
@@ -236,6 +254,25 @@ class Orders:
                 return await self._declare_absent(order)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.longest_look)
+
+    def take_word(self, client_order_id: str, execution: Execution) -> asyncio.Event:
+        """How an order ended that `only_owner_knows`; the next look for it goes by that, and sets the event."""
+        is_settled = asyncio.Event()
+        self._words[client_order_id] = execution, is_settled
+        return is_settled
+
+    def _word_for(self, order: Order, answer: LookUp) -> tuple[Execution, asyncio.Event] | None:
+        """What the owner said counts where its broker has just said again that it does not know any more."""
+        name = order.client_order_id
+        if not isinstance(answer, NoAnswer) or not answer.for_good:
+            self.only_owner_knows.discard(name)
+            self._words.pop(name, None)
+            return None
+        self.only_owner_knows.add(name)
+        word = self._words.pop(name, None)
+        if word is not None:
+            self.only_owner_knows.discard(name)
+        return word
 
     async def _declare_absent(self, order: Order) -> Order:
         note = f"{order.broker} does not know it, {NOT_FOUND_IN_A_ROW} times in a row and long enough after sending"

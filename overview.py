@@ -135,6 +135,7 @@ def _account(account: View, state: Mapping[str, Any]) -> View:
         "ok": known.get("connected", False),
         "health": "connected" if known.get("connected") else "not reached",
         "problem": known.get("problem", ""),
+        "logged_in_until": known.get("logged_in_until"),
         "equity": account["equity_usdt"],
         "cash": account["cash_usdt"],
         "balances": balances[:MANY_COINS],

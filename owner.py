@@ -13,6 +13,7 @@ import queries
 import replies
 from access import Access
 from journal import JournalError
+from outcomes import NoWord, execution_by, read_word
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from trader import Trader
 from web import BadRequest, error_body, json_reply
@@ -22,6 +23,7 @@ log = logging.getLogger("gatehouse")
 
 CLOSE_ALL_SECONDS = 8.0
 TEST_SECONDS = 5.0
+OUTCOME_SECONDS = 5.0
 
 
 class Owner:
@@ -93,6 +95,23 @@ class Owner:
         answers = await self._trader.close_all(CLOSE_ALL_SECONDS)
         results = [replies.webhook_reply(answer)[1] for answer in answers]
         return json_reply(200, {"closed": sum(result["success"] for result in results), "results": results})
+
+    async def order_outcome(self, request: Request) -> Response:
+        """What became of an order that its broker tells nothing of any more."""
+        body = await self._access.owners_body(request)
+        queries.only(request)
+        try:
+            word = read_word(body)
+            order = self._trader.asked_of_owner(word.client_order_id)
+            if order is None:
+                raise BadRequest(404, "no such order, or its broker still tells what became of it: see /status")
+            execution = execution_by(word, order)
+        except NoWord as exc:
+            raise BadRequest(400, str(exc)) from exc
+        log.warning("%s is %s, by %s", word.client_order_id, execution.status, self._access.who(request))
+        is_done = await self._trader.take_word(order, execution, OUTCOME_SECONDS)
+        told = {"client_order_id": order.client_order_id, "status": execution.status if is_done else order.status}
+        return json_reply(200 if is_done else 202, told)
 
     async def test_notifications(self, request: Request) -> Response:
         await self._access.owner_only(request)

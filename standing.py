@@ -9,7 +9,7 @@ import replies
 from models import Account
 from notifier import Look
 from trader import Trader
-from wiring import Gatehouse
+from wiring import FLATTRADE, Gatehouse
 
 
 class Standing:
@@ -49,7 +49,9 @@ class Standing:
             "limits": self._gate.engine.limits,
             "preferences_differing": len(self._gate.engine.in_force.differing),
             "brokers": {
-                self._gate.label(account): {"mode": self._gate.settings.mode_of(account.broker)} | state
+                self._gate.label(account): {"mode": self._gate.settings.mode_of(account.broker)}
+                | state
+                | self._login_at(account)
                 for account, state in self._trader.market.state().items()
             },
             "balances": {self._gate.label(account): _balances(self._trader, account) for account in self._gate.brokers},
@@ -66,6 +68,11 @@ class Standing:
             "warnings": self._gate.engine.in_force.warnings,
             "notifications": self.notifications(),
         }
+
+    def _login_at(self, account: Account) -> dict[str, Any]:
+        """Of a broker where the owner logs in by himself: until when; None when he has to."""
+        login = self._gate.flattrade
+        return {"logged_in_until": login.until} if login and account == FLATTRADE else {}
 
     def positions(self, symbol: str | None = None) -> list[dict[str, Any]]:
         open_ones = (p for p in self._gate.engine.books.positions.values() if p.is_open and symbol in (None, p.symbol))

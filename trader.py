@@ -91,7 +91,9 @@ class Trader:
         self._workers = workers = Workers(self.patience.ask)
         self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads, answered)
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
-        self._orders = Orders(engine, brokers, desk, market, workers, clock, self.patience, self._order_changed)
+        self._orders = Orders(
+            engine, brokers, desk, market, workers, clock, self.patience, self._order_changed, self.tell_owner
+        )
         self.notices: deque[tuple[datetime, str]] = deque(maxlen=100)
         waits = Waits(give_up=self.patience.guard_give_up, again=self.patience.guard_again)
         hands = _Hands(self)
@@ -131,6 +133,17 @@ class Trader:
     async def switch(self, paused: bool) -> None:
         """Raises JournalError."""
         await self._workers.on_thread(self.engine.switch, paused, self._clock())
+
+    def asked_of_owner(self, client_order_id: str) -> Order | None:
+        """An order of which only he knows any more what became of it."""
+        is_asked = client_order_id in self._orders.only_owner_knows
+        return self.engine.books.orders.get(client_order_id) if is_asked else None
+
+    async def take_word(self, order: Order, execution: Execution, budget_seconds: float) -> bool:
+        """Whether it is on the record by then; else it will be with the next look for the order."""
+        is_settled = self._orders.take_word(order.client_order_id, execution)
+        await within(budget_seconds, is_settled)
+        return is_settled.is_set()
 
     async def close_all(self, budget_seconds: float) -> list[Answer]:
         """Sells everything that this program holds and cancels what rests, symbol by symbol, each on the record."""

@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -68,7 +69,7 @@ class NotOk(Exception):
 class Fault:
     """For the next request to `endpoint`. `executed`: it had its effect before the trouble showed.
 
-    Kinds: delay, close, reset, stall, html (with `status`), not_ok (with `text`), http_400, garbage.
+    Kinds: delay, close, reset, stall, html and json (with `status`), not_ok (with `text`), http_400, garbage.
     """
 
     kind: str
@@ -97,8 +98,14 @@ class Placed:
 class FakeFlatTrade:
     """One account. `orders` are the PlaceOrder requests that were written down, in their order, each as it came."""
 
-    def __init__(self, *, exchange_seconds: float = 0.005, order_limits: tuple[int, int] = (10, 40)) -> None:
-        """`exchange_seconds`: so long an order is PENDING. `order_limits`: PlaceOrder a second and a minute."""
+    def __init__(
+        self,
+        *,
+        exchange_seconds: float = 0.005,
+        order_limits: tuple[int, int] = (10, 40),
+        question_limits: tuple[int, int] = (40, 200),
+    ) -> None:
+        """`exchange_seconds`: so long an order is PENDING. The limits: orders, and others, a second and a minute."""
         self.exchange_seconds = exchange_seconds
         self.cash = Decimal(100_000)
         self.orders: list[Row] = []
@@ -107,17 +114,19 @@ class FakeFlatTrade:
         self.token = ""
         self.client = UID
         self.codes: set[str] = set()
+        self.redirect_url = ""
         self.auth_key = "status"  # or "stat": the documentation and the wire disagree
         self.quotes: dict[str, Row] = {}
         self.holdings: dict[str, int] = {}
         self.error_status = 200
         self.open_for_orders = True
+        self.keep_tag: Callable[[str], str] = str  # what becomes of an order's remarks
         self._scrips = [dict(row) for row in SCRIPS]
         self._placed: list[Placed] = []
         self._trades: list[Row] = []
         self._faults: list[Fault] = []
         self._rejections: list[str] = []
-        self._most = {"orders": (*order_limits,), "others": (40, 200)}
+        self._most = {"orders": order_limits, "others": question_limits}
         self._times: dict[str, deque[float]] = {"orders": deque(), "others": deque()}
         self._lock = threading.RLock()
         self._number = 26112100000000
@@ -133,6 +142,12 @@ class FakeFlatTrade:
 
     def stop(self) -> None:
         self._wire.stop()
+
+    def stop_listening(self) -> None:
+        self._wire.stop_listening()
+
+    def listen(self) -> None:
+        self._wire.listen()
 
     def __enter__(self) -> FakeFlatTrade:
         return self.start()
@@ -163,6 +178,26 @@ class FakeFlatTrade:
         """What happens at five in the morning."""
         self.token = ""
 
+    def by_hand(self, side: str, quantity: int, price: str = "", tag: str = "") -> str:
+        """The owner's own order of CIPLA, in FlatTrade's app: its number."""
+        row = {"exch": "NSE", "tsym": "CIPLA-EQ", "uid": UID, "actid": UID, "prd": "C", "prctyp": "LMT", "ret": "DAY"}
+        with self._lock:
+            price = price or str(Decimal(self.quotes["NSE|694"]["sp1" if side == "B" else "bp1"]))
+            data = row | {"qty": str(quantity), "prc": price, "trantype": side, "remarks": tag}
+            number: str = self._placeorder(data)["norenordno"]
+            self.orders.pop()
+            return number
+
+    def new_day(self) -> None:
+        """The day's lists are empty; what was bought lies in the depository."""
+        with self._lock:
+            self._advance()
+            for trade in self._trades:
+                way = 1 if trade["trantype"] == "B" else -1
+                self.holdings[trade["tsym"]] = self.holdings.get(trade["tsym"], 0) + way * int(trade["flqty"])
+            self._placed.clear()
+            self._trades.clear()
+
     def set_price(self, tsym: str, price: str, exch: str = "NSE", **more: str) -> None:
         """Last price; sellers one tick above and buyers one below, far circuit limits."""
         row = next(r for r in self._scrips if (r["exch"], r["tsym"]) == (exch, tsym))
@@ -191,17 +226,21 @@ class FakeFlatTrade:
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
     def _handle(self, request: RawRequest, connection: Connection) -> bool:
+        if request.path == "/" and request.method == "GET":
+            return connection.send(self._login_page(request).encode())
         if request.path == "/trade/apitoken":
             return connection.send(self._token(request).encode())
         endpoint = request.path.removeprefix("/PiConnectAPI/")
         if request.method != "POST" or endpoint not in FIELDS or request.query:
             return connection.send(Reply(404, b"<html>not found</html>", content_type="text/html").encode())
         fault = self._fault_for(endpoint)
-        if fault and fault.kind == "delay":
+        if fault and fault.kind == "delay" and not fault.executed:
             time.sleep(fault.seconds)
         reply = None
         if fault is None or fault.executed or fault.kind in ("delay", "http_400"):
             reply = self._answer(endpoint, request.body, 400 if fault and fault.kind == "http_400" else 0)
+        if fault and fault.kind == "delay" and fault.executed:
+            time.sleep(fault.seconds)
         return self._send(connection, reply, fault)
 
     def _fault_for(self, endpoint: str) -> Fault | None:
@@ -226,6 +265,8 @@ class FakeFlatTrade:
             return connection.send(page.encode())
         if fault.kind == "not_ok":
             return connection.send(_json({"stat": "Not_Ok", "emsg": fault.text}).encode())
+        if fault.kind == "json":
+            return connection.send(Reply(fault.status, fault.text.encode()).encode())
         if fault.kind == "garbage":
             return connection.send(Reply(200, fault.text.encode()).encode())
         return False  # close
@@ -279,6 +320,15 @@ class FakeFlatTrade:
 
     # --- login ----------------------------------------------------------------------------------------------------
 
+    def _login_page(self, request: RawRequest) -> Reply:
+        """Password and second factor are one click here; then the browser is sent to the registered address."""
+        if request.query != f"app_key={APP_KEY}":
+            return Reply(400, b"<html>unknown key</html>", content_type="text/html")
+        back = f"{self.redirect_url}?code={self.log_in()}&amp;client={UID}"
+        head = '<title>FlatTrade</title><link rel="icon" href="data:,">'
+        page = f'<!doctype html><html lang="en">{head}<a href="{back}">Sign in as {UID}</a></html>'
+        return Reply(200, page.encode(), content_type="text/html")
+
     def _token(self, request: RawRequest) -> Reply:
         asked = json.loads(request.body)
         with self._lock:
@@ -303,7 +353,8 @@ class FakeFlatTrade:
         data = data | {"tsym": unquote(data["tsym"])}
         self.orders.append(data)
         self._number += 1
-        order = Placed(data, str(self._number), time.monotonic() + self.exchange_seconds)
+        kept = data | {"remarks": self.keep_tag(data.get("remarks", ""))}
+        order = Placed(kept, str(self._number), time.monotonic() + self.exchange_seconds)
         order.rejected = self._rejections.pop(0) if self._rejections else self._rejection(data)
         self._placed.append(order)
         self._tell(order, "PENDING", "NewAck")

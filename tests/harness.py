@@ -23,6 +23,7 @@ from typing import Any
 
 from fake_bingx import API_KEY as BINGX_KEY
 from fake_bingx import API_SECRET as BINGX_SECRET
+from fake_flattrade import APP_KEY, APP_SECRET, UID
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "test-secret-0123456789"
@@ -286,6 +287,39 @@ def bingx(fake: Any, **more: object) -> dict[str, object]:
         "test_absence_seconds": 1.5,
         "test_patience": {"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [0.5, 1.0, 2.0]},
     } | more
+
+
+def flattrade(fake: Any, **more: object) -> dict[str, object]:
+    """Settings that send FLATTRADE to the fake one; its daemon needs a login, too: `log_in_at_flattrade`."""
+    return {
+        "flattrade_api_key": APP_KEY,
+        "flattrade_api_secret": APP_SECRET,
+        "flattrade_client_id": UID,
+        "flattrade_api_url": fake.api_url,
+        "flattrade_auth_url": fake.auth_url,
+        "flattrade_max_risk_per_trade": 100_000,
+        "test_absence_seconds": 0.8,
+        "test_market": {"BALANCE_GAP_SECONDS": 0.05, "FAILURE_PAUSE_SECONDS": [0.2] * 5},
+        "test_waits": {
+            "flattrade_client.BOOK_SECONDS": 0.05,
+            "flattrade_client.LOOKS_AFTER_PLACING": [0.02, 0.05, 0.1, 0.2],
+        },
+        "test_patience": {"follow": 0.1, "first_look": 0.05, "longest_look": 0.2, "slack": 0.3, "late": [0.3]},
+    } | more
+
+
+def log_in_at_flattrade(daemon: Daemon, fake: Any, *, days_ahead: int = 0) -> None:
+    """Before its start: as if the owner had logged in this morning. How he does it has tests of its own."""
+    folder = daemon.folder / "logs"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / "flattrade_token.json"
+    said = {
+        "client": UID,
+        "token": fake.token or fake.new_token(),
+        "got_at": (datetime.now(UTC) + timedelta(days=days_ahead)).isoformat(),
+    }
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(said))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,14 +19,13 @@ from urllib.parse import urlencode
 import pytest
 from browser import PASSWORD, Browser
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
-from harness import ROOT, SECRET, Daemon, Reply, eventually
+from harness import ROOT, SECRET, Daemon, Reply, eventually, flattrade, log_in_at_flattrade
 
 from door import at_flattrade
 from models import Action, Signal
 
 Make = Callable[..., Daemon]
 ALERT = '{"broker":"FLATTRADE","symbol":"CIPLA","side":"buy","quantity":10,"type":"MARKET"}'
-QUICK = {"follow": 0.1, "first_look": 0.05, "longest_look": 0.3, "slack": 0.5, "late": [0.5], "second_look": 0.2}
 
 
 @pytest.fixture
@@ -34,16 +36,8 @@ def fake() -> Iterator[FakeFlatTrade]:
 
 @pytest.fixture
 def make(daemon_with: Make, fake: FakeFlatTrade) -> Make:
-    def made(**more: object) -> Daemon:
-        settings: dict[str, object] = {
-            "flattrade_api_key": APP_KEY, "flattrade_api_secret": APP_SECRET, "flattrade_client_id": UID,
-            "flattrade_api_url": fake.api_url, "flattrade_auth_url": fake.auth_url, "cooldown_seconds": 0,
-            "dashboard_password": PASSWORD, "flattrade_max_risk_per_trade": 100_000, "trusted_proxy_hops": 1,
-            "test_absence_seconds": 1.0, "test_patience": QUICK,
-        }  # fmt: skip
-        return daemon_with(**settings | more)
-
-    return made
+    page = {"cooldown_seconds": 0, "dashboard_password": PASSWORD, "trusted_proxy_hops": 1}
+    return lambda **more: daemon_with(**flattrade(fake) | page | more)
 
 
 def log_in(daemon: Daemon, fake: FakeFlatTrade, name: str = "code") -> Browser:
@@ -69,10 +63,13 @@ def at_flattrades(daemon: Daemon) -> dict[str, Any]:
 
 @pytest.fixture
 def daemon(make: Make, fake: FakeFlatTrade) -> Daemon:
-    """Logged in."""
-    started = make().start()
-    log_in(started, fake)
-    return started
+    return logged_in(make(), fake)
+
+
+def logged_in(daemon: Daemon, fake: FakeFlatTrade) -> Daemon:
+    """As if the owner had been here this morning."""
+    log_in_at_flattrade(daemon, fake)
+    return daemon.start()
 
 
 def post(daemon: Daemon, **alert: Any) -> Reply:
@@ -127,17 +124,26 @@ def test_what_the_exchange_refuses_after_ok_is_told_as_refused(daemon: Daemon, f
 
 
 def test_an_exchange_that_is_slow_to_refuse_is_followed_until_it_has(daemon: Daemon, fake: FakeFlatTrade) -> None:
-    fake.exchange_seconds = 3
+    fake.exchange_seconds = 1
     fake.reject_next("EXCHANGE: price band")
     assert post(daemon, side="buy", quantity=10)["status"] in ("NEW", "PENDING")
     eventually(lambda: daemon.trades()[-1]["Status"] == "REJECTED", 10, lambda: str(daemon.trades()))
     assert len(fake.orders) == 1
 
 
-def test_a_crash_with_an_order_under_way_is_recovered(daemon: Daemon, fake: FakeFlatTrade) -> None:
+def die_with_an_order_under_way(daemon: Daemon, fake: FakeFlatTrade) -> None:
     fake.fail_next("stall", executed=True)
-    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
-    daemon.restart()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, daemon, side="buy", quantity=10)
+        eventually(lambda: len(fake.orders) == 1, 5, daemon.log)
+        daemon.kill()
+        with pytest.raises((OSError, HTTPException)):
+            answer.result()
+
+
+def test_a_crash_with_an_order_under_way_is_recovered(daemon: Daemon, fake: FakeFlatTrade) -> None:
+    die_with_an_order_under_way(daemon, fake)
+    daemon.start()
     daemon.wait_until_settled()
     assert daemon.trades()[-1]["Status"] == "FILLED"
     assert len(fake.orders) == 1
@@ -169,8 +175,7 @@ def test_an_ampersand_and_a_hyphen_arrive(daemon: Daemon, fake: FakeFlatTrade) -
 
 
 def test_rupees_are_limited_by_rupees_and_the_reason_says_so(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(flattrade_max_risk_per_trade=5000, flattrade_trade_amount=3100).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(flattrade_max_risk_per_trade=5000, flattrade_trade_amount=3100), fake)
     reply = post(daemon, side="buy", quantity=4)
     assert reply["check"] == "size"
     assert reply["reason"].startswith("Trade size above maximum: 6000 INR, maximum is 5000 INR")
@@ -185,16 +190,14 @@ def test_rupees_are_limited_by_rupees_and_the_reason_says_so(make: Make, fake: F
 
 
 def test_the_first_alert_for_a_share_knows_its_price_where_it_names_no_size(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(flattrade_trade_amount=4600).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(flattrade_trade_amount=4600), fake)
     reply = post(daemon, side="buy")
     assert reply["quantity"] == 3, reply["reason"]
     assert fake.orders[0]["qty"] == "3"
 
 
 def test_counts_go_over_all_brokers(make: Make, fake: FakeFlatTrade) -> None:
-    daemon = make(max_trades_per_day=1).start()
-    log_in(daemon, fake)
+    daemon = logged_in(make(max_trades_per_day=1), fake)
     assert daemon.post(broker="PAPER", symbol="BTCUSDT", side="buy", price=100)["status"] == "FILLED"
     assert post(daemon, side="buy", quantity=1)["check"] == "daily_limit"
 
@@ -246,15 +249,95 @@ def test_a_session_that_ends_refuses_ways_out_too_and_goes_on_after_the_next_log
 
 
 def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemon: Daemon, fake: FakeFlatTrade) -> None:
-    fake.fail_next("stall", executed=True)
-    assert post(daemon, side="buy", quantity=10)["status"] == "PENDING"
+    die_with_an_order_under_way(daemon, fake)
     fake.expire()
-    daemon.restart()
+    daemon.start()
     assert daemon.post(broker="PAPER", symbol="BTCUSDT", side="buy", price=100)["status"] == "FILLED"
     log_in(daemon, fake)
     daemon.wait_until_settled()
     assert [row["Status"] for row in daemon.trades() if row["Broker"] == "FLATTRADE"][-1] == "FILLED"
     assert len(fake.orders) == 1
+
+
+@pytest.fixture
+def unheard(make: Make, fake: FakeFlatTrade) -> Daemon:
+    """An order's reply was lost, and the day with its order book went by."""
+    daemon = logged_in(make(), fake)
+    die_with_an_order_under_way(daemon, fake)
+    fake.new_day()
+    daemon.move_clock(86_400)
+    log_in_at_flattrade(daemon, fake, days_ahead=1)
+    daemon.start()
+    eventually(lambda: bool(told_unknown(daemon)), 5, daemon.log)
+    return daemon
+
+
+def told_unknown(daemon: Daemon) -> list[str]:
+    texts = [notice["text"] for notice in daemon.owner_get("/status")["notices"]]
+    return [text for text in texts if "stays unknown: FLATTRADE lists no orders of" in text]
+
+
+def test_the_owner_is_told_once_of_an_order_that_only_he_can_find_out_about(
+    unheard: Daemon, fake: FakeFlatTrade
+) -> None:
+    assert "BUY CIPLA" in told_unknown(unheard)[0]
+    assert "POST /orders/outcome" in told_unknown(unheard)[0]
+    time.sleep(0.5)
+    assert len(told_unknown(unheard)) == 1
+    assert [order["status"] for order in unheard.owner_get("/status")["unresolved_orders"]] == ["UNKNOWN"]
+    assert post(unheard, side="buy", quantity=1)["check"] == "unresolved"
+    assert len(fake.orders) == 1
+
+
+def say(daemon: Daemon, **word: object) -> Reply:
+    (order,) = daemon.owner_get("/status")["unresolved_orders"]
+    return daemon.post("/orders/outcome", **{"client_order_id": order["client_order_id"]} | word)
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "held"),
+    [({"executed": 10, "price": 1500.1}, "FILLED", 10), ({"executed": "4", "price": "1500"}, "CANCELED", 4),
+     ({"executed": 0}, "NOT_PLACED", 0)],
+)  # fmt: skip
+def test_what_the_owner_says_became_of_it_counts_and_opens_its_share_again(
+    unheard: Daemon, fake: FakeFlatTrade, word: dict[str, Any], status: str, held: int
+) -> None:
+    fake.holdings["CIPLA-EQ"] = held
+    reply = say(unheard, **word)
+    assert (reply.status, reply["status"]) == (200, status), reply.body
+    row = unheard.trades()[-1]
+    assert (row["Status"], row["Note"]) == (status, "by its owner's word")
+    assert sum(p["quantity"] for p in unheard.owner_get("/status")["positions"]) == held
+    unheard.restart()
+    assert unheard.owner_get("/status")["unresolved_orders"] == []
+    assert post(unheard, side="sell" if held else "buy", **({} if held else {"quantity": 1}))["status"] == "FILLED"
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"executed": 11, "price": 1500}, "executed must be 0 to 10"), ({"executed": 1.5, "price": 1500}, "in steps"),
+    ({"executed": -1}, "executed must be a number"), ({"executed": "NaN"}, "executed must be a number"),
+    ({"executed": 10}, "price must be the average"), ({"executed": True}, "executed must be a number"),
+    ({}, "executed must be a number"), ({"executed": 0, "client_order_id": 7}, "client_order_id"),
+]  # fmt: skip
+
+
+def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon) -> None:
+    for word, error in IMPOSSIBLE:
+        reply = say(unheard, **word)
+        assert (reply.status, error in reply["error"]) == (400, True), reply.body
+    assert len(unheard.owner_get("/status")["unresolved_orders"]) == 1
+
+
+def test_of_an_order_that_can_be_looked_up_nobodys_word_is_taken(daemon: Daemon, fake: FakeFlatTrade) -> None:
+    fake.fail_next("close", executed=True)
+    for _ in range(20):
+        fake.fail_next("close", "OrderBook")
+    assert post(daemon, side="buy", quantity=10)["decision"] == "ACCEPTED"
+    assert say(daemon, executed=0).status == 404
+    fake._faults.clear()
+    daemon.wait_until_settled()
+    assert daemon.trades()[-1]["Status"] == "FILLED"
+    assert daemon.post("/orders/outcome", client_order_id="ghnothing", executed=0).status == 404
 
 
 def test_at_five_in_india_the_login_is_over(daemon: Daemon, fake: FakeFlatTrade) -> None:
@@ -316,7 +399,9 @@ GIVEN = {"flattrade_api_key": "k" * 20, "flattrade_api_secret": "s" * 20, "flatt
          "webhook_secret_key": SECRET}  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "loaded"), [({}, ""), (GIVEN, "flattrade_client flattrade_orders flattrade_token")])
+@pytest.mark.parametrize(
+    ("given", "loaded"), [({}, ""), (GIVEN, "flattrade_client flattrade_link flattrade_orders flattrade_token")]
+)
 def test_it_is_loaded_only_with_its_keys(tmp_path: Path, given: dict[str, str], loaded: str) -> None:
     command = [sys.executable, "-c", LOADED, str(tmp_path), *(f"{name}={value}" for name, value in given.items())]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
 from harness import eventually
+from shares import a_client, a_limit, a_sale, an_order, done, now, refused
 
 import flattrade_client
-from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
-from flattrade_client import FlatTradeClient, Pace
+from broker import Balance, BrokerError, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
+from flattrade_client import FlatTradeClient
+from flattrade_link import NotOk, Pace
 from flattrade_orders import (
     CannotSend,
     Meaning,
@@ -34,17 +36,13 @@ from flattrade_orders import (
     trades_of,
 )
 from flattrade_token import FlatTradeLogin, Token, hashed_secret, next_clearing
-from intents import new_id
 from models import (
     ENDINGS,
     RESTING,
-    Market,
-    Order,
     OrderStatus,
     OrderType,
     RestsThere,
     Side,
-    SymbolRules,
 )
 from reply_values import BadReply
 
@@ -55,19 +53,6 @@ CAPTURES = CASES["wire_captures"]["cases"]
 ORDERS = [case for case in CAPTURES if case["path"].endswith("PlaceOrder")]
 ERRORS = CASES["errors"]
 RESPONSES = {row["endpoint"]: row["body"] for row in CASES["responses"]}
-RULES = SymbolRules("CIPLA", "CIPLA", "INR", D(1), D(1), price_tick=D("0.10"), quote_amount_allowed=False)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def a_client(fake: FakeFlatTrade, folder: Path, clock: Any = now) -> FlatTradeClient:
-    """Logged in, by the fake's own login."""
-    login = FlatTradeLogin(APP_KEY, APP_SECRET, UID, folder, clock, fake.auth_url)
-    login.begin()
-    login.finish(fake.log_in())
-    return FlatTradeClient(login, UID, clock, fake.api_url)
 
 
 @pytest.fixture
@@ -79,34 +64,6 @@ def fake() -> Iterator[FakeFlatTrade]:
 @pytest.fixture
 def client(fake: FakeFlatTrade, tmp_path: Path) -> FlatTradeClient:
     return a_client(fake, tmp_path)
-
-
-def an_order(**changes: Any) -> Order:
-    """A market buy of 10 CIPLA."""
-    at = now()
-    order = Order(
-        new_id("gh", at), "s1", "FLATTRADE", Market.SPOT, "CIPLA", Side.BUY, OrderType.MARKET, True, RULES, at, at,
-        quantity=D(10), sent_at=at,
-    )  # fmt: skip
-    return replace(order, **changes)
-
-
-def a_limit(price: str, **changes: Any) -> Order:
-    return an_order(type=OrderType.LIMIT, price=D(price), **changes)
-
-
-def a_sale(**changes: Any) -> Order:
-    return an_order(side=Side.SELL, is_entry=False, **changes)
-
-
-def done(outcome: Outcome) -> Done:
-    assert isinstance(outcome, Done), outcome
-    return outcome
-
-
-def refused(outcome: Outcome) -> Refused:
-    assert isinstance(outcome, Refused), outcome
-    return outcome
 
 
 # --- the documented and captured cases ------------------------------------------------------------------------------
@@ -145,7 +102,7 @@ def test_the_fake_takes_what_flattrades_own_library_sends_apart_from_its_quirks(
     answered = Meaning.EMPTY
     try:
         client._request(case["path"].removeprefix("/PiConnectAPI/"), said, client._orders)
-    except flattrade_client.NotOk as exc:
+    except NotOk as exc:
         answered = exc.meaning
     assert answered is Meaning.EMPTY
     assert len(fake.orders) == (case in ORDERS)
@@ -407,9 +364,9 @@ def test_part_of_a_share_is_refused(client: FlatTradeClient) -> None:
 def test_the_fake_takes_no_market_orders_and_no_bare_ampersand(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
     data = order_parameters(an_order(), UID, D(1500))
     for wrong in ({"prctyp": "MKT", "prc": "0"}, {"prctyp": "SL-MKT"}, {"tsym": "M&M-EQ"}, {"amo": "No"}, {"qty": "0"}):
-        with pytest.raises(flattrade_client.NotOk):
+        with pytest.raises(NotOk):
             client._request("PlaceOrder", data | wrong, client._orders)
-    with pytest.raises(flattrade_client.NotOk, match="invalid input"):
+    with pytest.raises(NotOk, match="invalid input"):
         client._request("PlaceOrder", {**data, "qty": 1}, client._orders)  # type: ignore[dict-item]
     assert fake.orders == []
 
@@ -456,10 +413,8 @@ def test_a_lost_or_broken_reply_is_unknown_and_the_tag_tells_what_became_of_it(
     assert len(fake.asked("PlaceOrder")) <= 1
 
 
-def test_a_stalled_reply_ends_in_time_and_is_unknown(
-    client: FlatTradeClient, fake: FakeFlatTrade, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flattrade_client, "SECONDS", 0.3)
+def test_a_stalled_reply_ends_in_time_and_is_unknown(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
+    client.seconds = 0.3
     fake.fail_next("stall", executed=True)
     assert isinstance(client.place(an_order()), Unknown)
     assert len(fake.orders) == 1
@@ -502,7 +457,6 @@ def test_the_order_book_is_of_the_day_so_yesterdays_order_is_not_proven_absent(c
     answer = client.look_up(an_order(sent_at=now() - timedelta(days=1)))
     assert isinstance(answer, NoAnswer)
     assert answer.for_long
-    assert isinstance(client.look_up(an_order(sent_at=now() - timedelta(days=1), exchange_order_id="7")), NotFound)
 
 
 def test_two_orders_with_one_tag_are_believed_by_nobody(client: FlatTradeClient, fake: FakeFlatTrade) -> None:
@@ -593,6 +547,44 @@ def test_a_share_that_was_sold_out_of_the_depository_is_taken_off_once() -> None
     intraday = {"exch": "NSE", "tsym": "CIPLA-EQ", "prd": "I", "netqty": "50"}
     bought = {"exch": "BSE", "tsym": "CIPLA", "prd": "C", "netqty": "5"}
     assert shares_held([holding], [sold, intraday, bought]) == {"CIPLA": 25}
+
+
+@pytest.mark.parametrize(
+    ("row", "held"),
+    [
+        ({"holdqty": "5"}, 5), ({"btstqty": "5"}, 5), ({"unplgdqty": "5"}, 5), ({"benqty": "5"}, 5),
+        ({"dpqty": "5"}, 5), ({"npoadqty": "5"}, 5), ({"npoadqty": "3", "dpqty": "5"}, 5),
+        ({"npoadqty": "5", "dpqty": "3"}, 5),
+        ({"holdqty": "2", "btstqty": "3", "benqty": "4", "unplgdqty": "1", "dpqty": "6", "usedqty": "7"}, 9),
+        ({"holdqty": "5", "usedqty": "6"}, 0), ({"colqty": "5"}, 0), ({"brkcolqty": "5"}, 0), ({}, 0),
+    ],
+)  # fmt: skip
+def test_shares_of_every_kind_but_collateral_can_be_sold(row: dict[str, str], held: int) -> None:
+    """Bought yesterday (T1), in the depository, free of a pledge: https://pi.flattrade.in/docs, Holdings."""
+    names = {"exch_tsym": [{"exch": "NSE", "tsym": "CIPLA-EQ"}]}
+    assert shares_held([names | row], []).get("CIPLA", 0) == held
+    assert (
+        shares_held([names | row], [{"exch": "NSE", "tsym": "CIPLA-EQ", "prd": "C", "netqty": "4"}])["CIPLA"]
+        == held + 4
+    )
+
+
+def a_trade(number: str, at: str, **more: str) -> dict[str, str]:
+    row = {"exch": "NSE", "tsym": "CIPLA-EQ", "norenordno": number, "trantype": "S", "flqty": "1", "flprc": "100"}
+    return row | {"fltm": f"10:00:{at} 20-11-2026"} | more
+
+
+def test_trades_are_those_of_the_share_since_then_by_order_the_latest_last() -> None:
+    rows = [
+        a_trade("1", "20", flqty="3", flprc="110"), a_trade("2", "15"), a_trade("1", "05"), a_trade("3", "04"),
+        a_trade("4", "30", tsym="ACC-EQ"), a_trade("5", "30", exch="BSE", tsym="CIPLA"),
+        a_trade("6", "05", trantype="B"),
+    ]  # fmt: skip
+    since = datetime(2026, 11, 20, 4, 30, 5, 900_000, tzinfo=UTC)
+    found = trades_of("CIPLA", rows, since)
+    assert [trade.exchange_order_id for trade in found] == ["6", "2", "1"]
+    assert (found[2].quantity, found[2].quote, found[2].side) == (D(4), D(430), Side.SELL)
+    assert (found[2].last_at, found[0].side) == (datetime(2026, 11, 20, 4, 30, 20, tzinfo=UTC), Side.BUY)
 
 
 def test_trades_are_told_by_order_in_the_time_of_the_world(client: FlatTradeClient) -> None:

@@ -416,7 +416,7 @@ ROUTES = [
     ("GET", "/health"), ("GET", "/status"), ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"),
     ("GET", "/performance"),
     ("GET", "/preferences/current"), ("GET", "/logs/signals.csv"), ("GET", "/logs/trades.csv"), ("POST", "/pause"),
-    ("POST", "/resume"), ("POST", "/close-all"), ("POST", "/preferences/reset"),
+    ("POST", "/resume"), ("POST", "/close-all"), ("POST", "/preferences/reset"), ("POST", "/orders/outcome"),
     *(("POST", f"/preferences/{name}") for name in (*TARGETS, "nothing", "", "%00", "a/b", "CURRENT")),
 ]  # fmt: skip
 HOSTILE_TEXTS = st.text(max_size=20) | st.sampled_from(

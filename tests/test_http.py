@@ -694,7 +694,8 @@ def test_a_filter_that_makes_no_sense_is_a_400(door: Daemon, query: str) -> None
 OWNERS = [
     ("GET", "/executions"), ("GET", "/positions"), ("GET", "/account/summary"), ("GET", "/logs/signals.csv"),
     ("GET", "/logs/trades.csv"), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/close-all"),
-    ("GET", "/preferences/current"), ("POST", "/preferences/limits"), ("POST", "/preferences/reset"),
+    ("POST", "/orders/outcome"), ("GET", "/preferences/current"), ("POST", "/preferences/limits"),
+    ("POST", "/preferences/reset"),
     ("POST", "/preferences/nothing"), ("GET", "/performance"), ("GET", "/logs/signals.xlsx"),
     ("GET", "/logs/trades.xlsx"), ("GET", "/logs/signals.csv?symbol=X"),
 ]  # fmt: skip

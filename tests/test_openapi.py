@@ -109,6 +109,13 @@ PATHS: dict[str, Any] = {
     "/pause": {"post": operation(holds(paused={"const": True}))},
     "/resume": {"post": operation(holds(paused={"const": False}))},
     "/close-all": {"post": operation(holds(closed={"const": 0}, results=LIST))},
+    "/orders/outcome": {
+        "post": operation(
+            holds(status=TEXT),
+            body={"type": "object", "properties": {"client_order_id": TEXT, "executed": NUMBERS, "price": NUMBERS}},
+            status_202=holds(status=TEXT),
+        )
+    },
     "/performance": {
         "get": operation(
             holds(brokers=LIST, currency=TEXT, trades=NUMBER, realized_pnl=NUMBER, daily=LIST, equity=LIST),

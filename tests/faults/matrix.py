@@ -14,6 +14,7 @@ import rows_alerts as alerts
 import rows_crash as crash
 import rows_disk as disk
 import rows_exchange as exchange
+import rows_flattrade as shares
 from fault_stage import Stage
 
 
@@ -100,4 +101,12 @@ ROWS = (
     Row(56, "an error nobody foresaw", alerts.unforeseen_error, STOPS, slow=True),
     Row(57, "a crash loop", crash.crash_loop),
     Row(58, "settings that contradict each other", disk.wrong_settings),
+    Row(71, "FlatTrade: the reply is lost, the order is there", shares.reply_lost),
+    Row(72, "FlatTrade: the order never arrived", shares.never_arrived),
+    Row(73, "FlatTrade: refused after Ok", shares.refused_after_ok),
+    Row(74, "FlatTrade: the reply takes longer than anybody waits", shares.slow_reply),
+    Row(75, "FlatTrade: the token dies between the order and its follow-up", shares.token_dies_in_between),
+    Row(76, "FlatTrade: kill -9 around the order", shares.killed_around_the_order),
+    Row(77, "FlatTrade: restarted with an order unheard of and no login", shares.restarted_without_login),
+    Row(78, "FlatTrade: partly executed, the rest cancelled", shares.partly_executed),
 )  # fmt: skip
