@@ -118,7 +118,7 @@ class Orders:
         self.latencies_ms: deque[float] = deque(maxlen=100)
         # By client id: what only the owner knows any more, and what he said of it.
         self.only_owner_knows: set[str] = set()
-        self._words: dict[str, tuple[Execution, asyncio.Event]] = {}
+        self._words: dict[str, tuple[Execution, asyncio.Future[Order]]] = {}
         self._engine = engine
         self._brokers = brokers
         self._desk = desk
@@ -243,10 +243,11 @@ class Orders:
                 self._tell_owner(f"{order.client_order_id} ({order.side} {order.instrument}) stays unknown: {told}")
             word = self._word_for(order, answer)
             if word is not None:
-                execution, is_settled = word
-                settled = await self.settle(order, execution)
-                is_settled.set()
-                return settled
+                execution, settled = word
+                order = await self.settle(order, execution)
+                settled.set_result(order)
+                if order.status is not OrderStatus.UNKNOWN:
+                    return order
             if isinstance(answer, Found):
                 return await self.settle(order, answer.execution)
             not_found = not_found + 1 if isinstance(answer, NotFound) else 0
@@ -255,13 +256,16 @@ class Orders:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.longest_look)
 
-    def take_word(self, client_order_id: str, execution: Execution) -> asyncio.Event:
-        """How an order ended that `only_owner_knows`; the next look for it goes by that, and sets the event."""
-        is_settled = asyncio.Event()
-        self._words[client_order_id] = execution, is_settled
-        return is_settled
+    def take_word(self, client_order_id: str, execution: Execution) -> asyncio.Future[Order]:
+        """How an order ended that `only_owner_knows`; the next look for it goes by that.
 
-    def _word_for(self, order: Order, answer: LookUp) -> tuple[Execution, asyncio.Event] | None:
+        The order as it stands then: still unknown where the word contradicts what is on the record.
+        """
+        settled: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self._words[client_order_id] = execution, settled
+        return settled
+
+    def _word_for(self, order: Order, answer: LookUp) -> tuple[Execution, asyncio.Future[Order]] | None:
         """What the owner said counts where its broker has just said again that it does not know any more."""
         name = order.client_order_id
         if not isinstance(answer, NoAnswer) or not answer.for_good:

@@ -53,6 +53,9 @@ def _number(said: dict[str, Any], name: str, without: Decimal | None = None) -> 
 
 def execution_by(word: Word, order: Order) -> Execution:
     """Raises NoWord where the order cannot have ended so."""
+    known = order.executed_quantity
+    if word.executed < known:
+        raise NoWord(f"executed must be {plain(known)} or more: so much of it is on the record already")
     if not word.executed:
         return Execution(OrderStatus.NOT_PLACED, note=NOTE)
     if order.quantity is None or word.executed > order.quantity or word.executed % order.rules.quantity_step:

@@ -109,9 +109,9 @@ class Owner:
         except NoWord as exc:
             raise BadRequest(400, str(exc)) from exc
         log.warning("%s is %s, by %s", word.client_order_id, execution.status, self._access.who(request))
-        is_done = await self._trader.take_word(order, execution, OUTCOME_SECONDS)
-        told = {"client_order_id": order.client_order_id, "status": execution.status if is_done else order.status}
-        return json_reply(200 if is_done else 202, told)
+        settled = await self._trader.take_word(order, execution, OUTCOME_SECONDS)
+        told = {"client_order_id": order.client_order_id, "status": (settled or order).status}
+        return json_reply(202 if settled is None else 200, told)
 
     async def test_notifications(self, request: Request) -> Response:
         await self._access.owner_only(request)

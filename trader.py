@@ -139,11 +139,10 @@ class Trader:
         is_asked = client_order_id in self._orders.only_owner_knows
         return self.engine.books.orders.get(client_order_id) if is_asked else None
 
-    async def take_word(self, order: Order, execution: Execution, budget_seconds: float) -> bool:
-        """Whether it is on the record by then; else it will be with the next look for the order."""
-        is_settled = self._orders.take_word(order.client_order_id, execution)
-        await within(budget_seconds, is_settled)
-        return is_settled.is_set()
+    async def take_word(self, order: Order, execution: Execution, budget_seconds: float) -> Order | None:
+        """The order as it stands after it; None when that takes longer: then the next look for it goes by that word."""
+        settled = self._orders.take_word(order.client_order_id, execution)
+        return settled.result() if await is_done(settled, budget_seconds) else None
 
     async def close_all(self, budget_seconds: float) -> list[Answer]:
         """Sells everything that this program holds and cancels what rests, symbol by symbol, each on the record."""

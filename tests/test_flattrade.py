@@ -18,11 +18,13 @@ from urllib.parse import urlencode
 
 import pytest
 from browser import PASSWORD, Browser
+from builders import D, an_order
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
 from harness import ROOT, SECRET, Daemon, Reply, eventually, flattrade, log_in_at_flattrade
 
 from door import at_flattrade
-from models import Action, Signal
+from models import Action, OrderStatus, Signal
+from outcomes import NoWord, Word, execution_by
 
 Make = Callable[..., Daemon]
 ALERT = '{"broker":"FLATTRADE","symbol":"CIPLA","side":"buy","quantity":10,"type":"MARKET"}'
@@ -326,6 +328,13 @@ def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon) -> None:
         reply = say(unheard, **word)
         assert (reply.status, error in reply["error"]) == (400, True), reply.body
     assert len(unheard.owner_get("/status")["unresolved_orders"]) == 1
+
+
+def test_nobody_can_say_that_less_became_of_it_than_is_on_the_record_already() -> None:
+    order = an_order(OrderStatus.UNKNOWN, quantity=D(10), executed_quantity=D(3), executed_quote=D(4500))
+    with pytest.raises(NoWord, match="3 or more"):
+        execution_by(Word(order.client_order_id, D(2), D(1500)), order)
+    assert execution_by(Word(order.client_order_id, D(3), D(1500)), order).executed_quantity == 3
 
 
 def test_of_an_order_that_can_be_looked_up_nobodys_word_is_taken(daemon: Daemon, fake: FakeFlatTrade) -> None:
