@@ -136,6 +136,7 @@ class Options:
     one_way_side: str = "BOTH"  # what positions are called in one-way mode
     triggers_another: bool = False  # a stop that is triggered becomes a new order, which names it
     limits: bool = True  # so many calls in a second, or the endpoint is closed for five minutes
+    second: float = 1.0  # how long that second is: a story may be told with a shorter one, and a shorter pace to fit
     listed_by_update: bool = True
     rejects_position_orders: str = ""  # the text to refuse STOP_MARKET and TAKE_PROFIT_MARKET with
 
@@ -352,7 +353,7 @@ class FakeBingx:
         times = self._times.setdefault(name, deque(maxlen=most))
         if now < self._closed_until.get(name, 0.0):
             call.banned = True
-        elif self.options.limits and len(times) == most and now - times[0] < 1:
+        elif self.options.limits and len(times) == most and now - times[0] < self.options.second:
             self._closed_until[name] = now + 300
         times.append(now)
         if now < self._closed_until.get(name, 0.0):

@@ -171,7 +171,7 @@ def tell_everything() -> None:
 
 
 def prepare() -> orders.Patience:
-    """Applies TEST_LOG_LEVEL, _CRASH_AT, _TROUBLE_IN, _ABSENCE_SECONDS, _MARKET and _PATIENCE of the env."""
+    """Applies TEST_LOG_LEVEL, _CRASH_AT, _TROUBLE_IN, _ABSENCE_SECONDS, _PACE_SECONDS, _MARKET and _PATIENCE."""
     if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
         after(app, "set_up_logging", tell_everything)
     step = os.environ.get("TEST_CRASH_AT")
@@ -183,6 +183,7 @@ def prepare() -> orders.Patience:
     for name, seconds in json.loads(os.environ.get("TEST_MARKET", "{}")).items():
         is_age = isinstance(getattr(market_data, name), timedelta)
         setattr(market_data, name, timedelta(seconds=seconds) if is_age else seconds)
+    bingx_link.PACE_SECONDS = float(os.environ.get("TEST_PACE_SECONDS") or bingx_link.PACE_SECONDS)
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence:
         bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)

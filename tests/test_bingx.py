@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fake_bingx import FakeBingx
-from harness import SECRET, Daemon, assert_csvs_equal_journal, bingx, eventually
+from harness import REAL_PACE, SECRET, Daemon, assert_csvs_equal_journal, bingx, eventually
 
 ROOT = Path(__file__).parent.parent
 D = Decimal
@@ -33,7 +33,7 @@ def fake() -> Iterator[FakeBingx]:
 @pytest.fixture
 def trading(daemon_with: Callable[..., Daemon], fake: FakeBingx) -> Callable[..., Daemon]:
     """Starts a daemon whose BINGX is the fake exchange."""
-    return lambda **settings: daemon_with(**bingx(fake, **GENEROUS) | settings).start()
+    return lambda **settings: daemon_with(**bingx(fake, **GENEROUS, test_absence_seconds=0.7) | settings).start()
 
 
 def buy(daemon: Daemon, **more: object) -> Any:
@@ -102,8 +102,6 @@ def test_a_lost_reply_never_makes_a_second_order(
 def test_a_kill_around_the_order_doubles_and_loses_nothing(
     trading: Callable[..., Daemon], fake: FakeBingx, step: str
 ) -> None:
-    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
-    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     fake.fail_next("delay", PLACE, executed=True, seconds=0.3)
@@ -153,8 +151,6 @@ def test_a_stop_whose_reply_was_lost_is_there_once(
 
 @pytest.mark.parametrize("step", ["before the protection leaves", "after the protection's answer"])
 def test_a_kill_around_the_stop_leaves_one_stop(trading: Callable[..., Daemon], fake: FakeBingx, step: str) -> None:
-    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
-    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     daemon.start(crash_at=step)
@@ -197,7 +193,8 @@ def test_a_position_by_hand_keeps_entries_away(trading: Callable[..., Daemon], f
 def test_twenty_alerts_at_once_become_twenty_orders_and_close_no_endpoint(
     trading: Callable[..., Daemon], fake: FakeBingx
 ) -> None:
-    daemon = trading(max_open_trades=50, allowed_symbols="BTCUSDT", max_risk_per_trade=1000)
+    daemon = trading(max_open_trades=50, allowed_symbols="BTCUSDT", max_risk_per_trade=1000, **REAL_PACE)
+    fake.set_options(second=1.0)
     with ThreadPoolExecutor(20) as threads:
         replies = list(threads.map(lambda number: buy(daemon, comment=str(number)), range(20)))
     assert {reply.status for reply in replies} <= {200, 202, 503}

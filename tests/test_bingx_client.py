@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from builders import an_order
 from fake_bingx import API_KEY, API_SECRET, FakeBingx
+from harness import SHORT_PACE, SHORT_SECOND
 
 import bingx_client
 import bingx_link
@@ -33,6 +34,7 @@ PLACE = "POST /openApi/swap/v2/trade/order"
 @pytest.fixture
 def fake() -> Iterator[FakeBingx]:
     with FakeBingx() as running:
+        running.set_options(second=SHORT_SECOND)
         yield running
 
 
@@ -57,8 +59,9 @@ def spot(fake: FakeBingx) -> BingxSpot:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bingx_client, "FILL_PAUSES", (0.0, 0.05, 0.1))
     monkeypatch.setattr(bingx_spot, "FILL_PAUSES", (0.0, 0.05, 0.1))
-    monkeypatch.setattr(bingx_link, "ORDER_SECONDS", 0.8)
-    monkeypatch.setattr(bingx_link, "ASK_SECONDS", 0.8)
+    monkeypatch.setattr(bingx_link, "ORDER_SECONDS", 0.4)
+    monkeypatch.setattr(bingx_link, "ASK_SECONDS", 0.4)
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", SHORT_PACE)
 
 
 def order(kind: str = "MARKET", side: str = "BUY", market: Market = Market.FUTURES, **more: Any) -> Order:
@@ -385,6 +388,7 @@ def test_an_order_whose_turn_would_come_too_late_never_left(
     fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swap.prepare("BTCUSDT", D(1))
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 1.5)
     monkeypatch.setattr(bingx_link, "LONGEST_TURN_SECONDS", 0.5)
     with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(swap.place, [order() for _ in range(8)]))
@@ -397,11 +401,11 @@ def test_an_order_whose_turn_would_come_too_late_never_left(
 def test_what_waited_for_its_turn_is_signed_when_it_leaves(
     fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 2.0)
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 0.6)
     for _ in range(6):
         swap.positions()
     asked = [int(call.params["timestamp"]) for call in fake.calls if call.path.endswith("/positions")]
-    assert asked[5] - asked[4] > 1000
+    assert asked[5] - asked[4] > 300
 
 
 # ---- looking up
@@ -842,6 +846,7 @@ def test_the_fake_keeps_client_ids_in_small_letters_and_each_once(fake: FakeBing
 
 
 def test_the_fake_closes_an_endpoint_that_is_called_too_often(fake: FakeBingx) -> None:
+    fake.set_options(second=1.0)
     bare = Bare(fake)
     codes = [bare.ask("GET", "/openApi/swap/v3/user/balance")[0] for _ in range(7)]
     assert codes == [0, 0, 0, 0, 0, 100410, 100410]
