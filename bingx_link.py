@@ -228,7 +228,8 @@ class BingxLink:
             return self._clock_was_wrong(exc)
         # Refused because it is there already: that is a reason to look, not a refusal.
         if exc.code in REFUSED_CODES and not DUPLICATE_TEXT.search(exc.message):
-            hint = ": look at the position, there is nothing left to close" * (exc.code in NOTHING_TO_CLOSE_CODES)
+            why = NOTHING_TO_CLOSE_CODES.get(exc.code)
+            hint = f": look at the position, {why}" if why else ""
             return Refused(f"{self.name} refused: {exc}{hint}", str(exc.code))
         return Unknown(f"{self.name} answered: {exc}")
 

@@ -476,6 +476,10 @@ def test_every_listed_code_has_its_ending(case: dict[str, Any]) -> None:
         (100421, "The symbol you request is not available to place order currently", 200, REFUSED),
         (101209, "The maximum position value for this leverage is 170000 USDT.", 200, REFUSED),
         (101209, "The same order number can only be submitted once within 1 second", 200, UNKNOWN),
+        (101400, "duplicate clientOrderID", 200, UNKNOWN),
+        (101400, "The clientOrderID has already been used", 200, UNKNOWN),
+        (101400, "The trading pair is not available for trading", 200, REFUSED),
+        (109400, "timestamp is invalid", 200, NEVER_LEFT),
         (109400, "You have a copy trading signal in process, please try again later.", 200, REFUSED),
         (110406, "Position SL order already exists", 200, UNKNOWN),
         (110407, "Position TP order already exists", 200, UNKNOWN),
@@ -490,6 +494,40 @@ def test_every_listed_code_has_its_ending(case: dict[str, Any]) -> None:
 )
 def test_a_code_means_what_its_text_and_status_say(code: int, message: str, status: int, ending: str) -> None:
     assert ending_of(BingxError(code, message, status)) == ending
+
+
+# BingX's own list of April 2026 has more codes than its documentation: error-codes.md of BingX-API/api-ai-skills.
+JUDGED = (
+    101202, 101206, 101210, 101222, 101253, 101413, 101429, 101434, 101461, 101479, 101483, 101484, 101485, 109417,
+    109420, 109425, 110203, 110206, 110280, 110287, 110402, 110422, 110424, 110426, 112414, 100441, 101402,
+)  # fmt: skip
+# "Please retry", "refresh and try again", "canceled because": what became of the order is not said.
+LEFT_OPEN = (101214, 101219, 101412, 102201, 109403, 109701, 110500)
+
+
+@pytest.mark.parametrize("code", JUDGED)
+def test_what_bingx_lists_as_judged_is_refused(code: int) -> None:
+    assert ending_of(BingxError(code, "as listed")) == REFUSED
+
+
+@pytest.mark.parametrize("code", LEFT_OPEN)
+def test_what_its_list_leaves_open_is_unknown(code: int) -> None:
+    assert ending_of(BingxError(code, "as listed")) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (101205, "nothing left to close"),
+        (109420, "nothing left to close"),
+        (101290, "less is held there"),
+        (110203, "less is held there"),
+    ],
+)
+def test_what_cannot_be_closed_says_what_to_look_at(code: int, hint: str) -> None:
+    broker = BingxSwap("key", "secret", demo=False)
+    ending = broker._ending(BingxError(code, "no"), bingx_client.ORDER_PATH)
+    assert hint in ending.reason
 
 
 def test_how_long_to_be_quiet_is_read_from_the_text() -> None:
