@@ -6,7 +6,6 @@ in bingx_link.py. Stop and target orders take no id of ours: after a lost reply 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order
+from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order, is_over
 from bingx_orders import (
     CONDITIONAL,
     MODE_CODE,
@@ -89,9 +88,6 @@ READY_WITHIN_SECONDS = 2.0
 CLOCK_SLACK_MS = 500
 
 
-log = logging.getLogger("gatehouse.bingx")
-
-
 class BingxSwap(BingxLink):
     """One futures account, with one margin type for all symbols."""
 
@@ -107,7 +103,6 @@ class BingxSwap(BingxLink):
         self._hedge_mode: bool | None = None  # None: not read yet
         self._leverages: dict[str, int] = {}  # of symbols that have our margin type
         self._locks: dict[str, threading.Lock] = {}
-        self._keeps_our_ids = True
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -160,7 +155,9 @@ class BingxSwap(BingxLink):
         has = self._ask("GET", LEVERAGE_PATH, symbol=symbol)
         if {int(has["longLeverage"]), int(has["shortLeverage"])} != {leverage}:
             for side in sides:
-                self._ask("POST", LEVERAGE_PATH, symbol=symbol, side=side, leverage=str(leverage))
+                told = self._ask("POST", LEVERAGE_PATH, symbol=symbol, side=side, leverage=str(leverage))
+                if isinstance(told, dict) and int(told.get("leverage", leverage)) != leverage:
+                    raise BrokerError(f"it set leverage {told['leverage']} instead")
 
     def _not_set(self, symbol: str, leverage: Decimal, why: object) -> str:
         return f"{self.name} cannot trade {symbol} with {self._margin_type} margin and leverage {leverage:f}: {why}"
@@ -168,12 +165,9 @@ class BingxSwap(BingxLink):
     # --- placing --------------------------------------------------------------------------------------------------
 
     def place(self, order: Order) -> Outcome:
-        paused = self._paused()
-        if paused:
-            return paused
-        if order.is_entry and not self._keeps_our_ids:
-            why = "does not keep our order ids, so that a lost reply could not be looked up: no entries"
-            return Refused(f"not sent: {self.name} {why}")
+        refused = self._paused() or self._without_our_ids(order)
+        if refused:
+            return refused
         began = time.monotonic()
         try:
             hedge_mode = self._in_hedge_mode()
@@ -223,12 +217,11 @@ class BingxSwap(BingxLink):
                 return answer.execution
         try:
             row = self._row(order, orderId=taken.exchange_order_id)
-            known = swap_execution(row, self._margin_asset)
+            known = swap_execution(row, self._asset_of(order))
         except (BingxError, BrokerError, *UNUSABLE):
             return taken  # it is followed by BingX's own id
         if isinstance(answer, NotFound):
-            self._keeps_our_ids = False
-            log.error("%s does not know %s by our id: no more entries", self.name, order.client_order_id)
+            self._did_not_keep(order)
         return known
 
     def _ending(self, exc: BingxError, path: str, reply: Answered | None = None) -> Any:
@@ -247,10 +240,6 @@ class BingxSwap(BingxLink):
         return Refused(ending.reason, ending.code, never_left=True, retry_after_seconds=0)
 
     # --- how an order stands --------------------------------------------------------------------------------------
-
-    @property
-    def _margin_asset(self) -> str:
-        return PLAY_MONEY if self.demo else "USDT"
 
     def look_up(self, order: Order) -> LookUp:
         try:
@@ -278,7 +267,10 @@ class BingxSwap(BingxLink):
         raise BadReply("triggered, and what it did is not listed yet")
 
     def _asset_of(self, order: Order) -> str:
-        return order.rules.quote_asset or self._margin_asset
+        return order.rules.quote_asset or self._margin_asset(there(order.symbol))
+
+    def _margin_asset(self, name: str) -> str:
+        return PLAY_MONEY if self.demo else name.rpartition("-")[2]
 
     def _row(self, order: Order, **by: str) -> Mapping[str, Any]:
         row = order_in(self._ask("GET", ORDER_PATH, symbol=there(order.symbol), **by))
@@ -317,7 +309,8 @@ class BingxSwap(BingxLink):
         return self._every_row(ask, since_ms, max(end, since_ms + 1), MOST_ORDERS_LISTED)
 
     def cancel(self, order: Order) -> LookUp:
-        """A reply that says so is believed; else how it stands now is what counts: it may have filled meanwhile."""
+        """A reply that says so is believed unless a look tells more; else how it stands now is what counts: it may have
+        filled meanwhile."""
         by = (
             {"orderId": order.exchange_order_id}
             if order.exchange_order_id
@@ -331,9 +324,12 @@ class BingxSwap(BingxLink):
         try:
             row = order_in(self._ask("DELETE", ORDER_PATH, symbol=there(order.symbol), **by))
             check_is_ours(order, row)
-            return Found(swap_execution(row, self._asset_of(order)))
+            told = Found(swap_execution(row, self._asset_of(order)))
         except (BingxError, BrokerError, CannotSend, *UNUSABLE):
             return self.look_up(order)
+        # Of what fills in parts, one more may have come after that reply was made up.
+        later = told if order.type in CONDITIONAL else self.look_up(order)
+        return later if isinstance(later, Found) and later.execution.status not in RESTING else told
 
     # --- market ---------------------------------------------------------------------------------------------------
 
@@ -354,7 +350,7 @@ class BingxSwap(BingxLink):
         """Of one symbol, or of all that there are."""
         one = {"symbol": self._there(symbols[0])} if len(symbols) == 1 else {}
         try:
-            prices = swap_prices(self._public(PRICE_PATH, **one))
+            prices = swap_prices(self._public(PRICE_PATH, **one), symbols)
         except UNUSABLE as exc:
             raise BrokerError(f"{self.name} sent no usable prices: {exc!r}") from exc
         missing = set(symbols) - prices.keys()
@@ -389,7 +385,7 @@ class BingxSwap(BingxLink):
             while start <= now_ms:
                 found |= {str(row["orderId"]): row for row in self._ended(name, start)}
                 start += 7 * DAY_MS
-            traded = [traded_in(row, self._margin_asset) for row in found.values() if has_traded(row)]
+            traded = [traded_in(row, self._margin_asset(name)) for row in found.values() if has_traded(row)]
         except BingxError as exc:
             raise BrokerError(f"{self.name}: {exc}") from exc
         except UNUSABLE as exc:
@@ -407,7 +403,7 @@ class BingxSwap(BingxLink):
         try:
             self._ask("DELETE", ORDER_PATH, symbol=self._there(stray.symbol), clientOrderID=stray.client_order_id)
         except BingxError as exc:
-            if not is_no_such_order(exc) and exc.code != 80018:
+            if not is_over(exc):
                 raise BrokerError(f"{self.name} did not cancel {stray.client_order_id}: {exc}") from exc
 
 

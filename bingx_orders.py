@@ -67,6 +67,7 @@ NOTHING_TO_CLOSE_CODES: Mapping[int, str] = {
 }  # fmt: skip
 NO_SUCH_ORDER_CODES = frozenset({80016, 109421})
 NO_SUCH_ORDER_TEXT = re.compile(r"order (does )?not? ?exist|order doesn'?t exist", re.IGNORECASE)
+OVER_TEXT = re.compile(r"is FILLED or CANCELL?ED already", re.IGNORECASE)
 # It did not work out there: whatever the text, nothing is known.
 BUSY_CODES = frozenset({80001, 80012, 80019, 100500, 101500, 109500})
 NO_SUCH_SYMBOL_TEXT = re.compile(r"symbol.*(not exist|invalid|offline)|does not exist|not available", re.IGNORECASE)
@@ -439,12 +440,21 @@ def _grid(decimals: Any) -> Decimal:
     return Decimal(1).scaleb(-decimals)
 
 
-def swap_prices(data: Any) -> dict[str, Decimal]:
+def swap_prices(data: Any, symbols: Sequence[str]) -> dict[str, Decimal]:
+    """Of these only: among all contracts some have no price yet, or no more."""
     rows = data if isinstance(data, list) else [data]
-    return {here(row["symbol"]): unsigned(row, "price") for row in rows}
+    found = {here(row["symbol"]): row for row in rows}
+    return {symbol: _price(found[symbol]) for symbol in symbols if symbol in found}
 
 
 def spot_price(data: Any, wanted: str) -> Decimal:
     """[{"symbol": "BTC_USDT", "trades": [{"price": …}]}]"""
     row = next(row for row in rows_in(data) if row["symbol"] == wanted.replace("-", "_"))
-    return unsigned(row["trades"][0], "price")
+    return _price(row["trades"][0])
+
+
+def _price(row: Mapping[str, Any]) -> Decimal:
+    price = unsigned(row, "price")
+    if not price:
+        raise BadReply("a price of 0")
+    return price

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import fake_bingx
 import pytest
 from builders import an_order
 from fake_bingx import API_KEY, API_SECRET, FakeBingx
@@ -129,6 +130,15 @@ def test_leverage_that_cannot_be_set_keeps_the_order_here(fake: FakeBingx, swap:
     assert fake.order_posts == []
 
 
+def test_leverage_that_was_set_to_something_else_keeps_the_order_here(fake: FakeBingx, swap: BingxSwap) -> None:
+    fake.set_options(most_leverage=3)
+    outcome = swap.place(order(leverage=D(7)))
+    assert isinstance(outcome, Refused)
+    assert outcome.never_left
+    assert "leverage 3 instead" in outcome.reason
+    assert fake.order_posts == []
+
+
 def test_leverage_is_read_again_after_its_answer_was_lost(fake: FakeBingx, swap: BingxSwap) -> None:
     fake.fail_next("reset", "POST */leverage", executed=True)
     outcome = swap.place(order(leverage=D(2)))
@@ -165,6 +175,25 @@ def test_a_limit_order_that_rests_is_new_and_can_be_cancelled(fake: FakeBingx, s
     assert isinstance(answer, Found)
     assert answer.execution.status is S.CANCELED
     assert fake.waiting == []
+
+
+def test_what_a_limit_order_got_while_it_was_cancelled_is_told(fake: FakeBingx, swap: BingxSwap) -> None:
+    made = order("LIMIT", price=D(50000))
+    told = done(swap.place(made))
+    # The reply to the cancel was made up a moment before the last fill.
+    fake.set_options(fills_while_cancelled=D("0.004"))
+    answer = swap.cancel(replace(made, exchange_order_id=told.exchange_order_id))
+    assert isinstance(answer, Found)
+    assert (answer.execution.status, answer.execution.executed_quantity) == (S.CANCELED, D("0.004"))
+
+
+def test_a_cancel_is_believed_while_the_order_is_still_listed_as_before(fake: FakeBingx, swap: BingxSwap) -> None:
+    made = order("LIMIT", price=D(50000))
+    told = done(swap.place(made))
+    fake.fail_next("code", "GET */trade/order", code=100500, msg="busy")
+    answer = swap.cancel(replace(made, exchange_order_id=told.exchange_order_id))
+    assert isinstance(answer, Found)
+    assert answer.execution.status is S.CANCELED
 
 
 def test_an_exit_only_reduces_and_with_nothing_to_close_is_refused(fake: FakeBingx, swap: BingxSwap) -> None:
@@ -359,11 +388,20 @@ def test_a_ban_keeps_everything_here_and_is_told_to_who_remembers_it(
     assert fake.calls == []
 
 
-def test_without_a_word_of_how_long_it_is_five_minutes(fake: FakeBingx, swap: BingxSwap) -> None:
-    fake.fail_next("code", PLACE, code=100410, msg="rate limited")
+@pytest.mark.parametrize("said", ["", "soon", "nan", "inf", "-inf"])
+def test_without_a_usable_word_of_how_long_it_is_five_minutes(fake: FakeBingx, swap: BingxSwap, said: str) -> None:
+    headers = (("Retry-After", said),) if said else ()
+    fake.fail_next("code", PLACE, code=100410, msg="rate limited", headers=headers)
     outcome = swap.place(order())
     assert isinstance(outcome, Refused)
     assert outcome.retry_after_seconds == 300
+    assert 299 < swap.pause_seconds <= 300
+
+
+def test_nobody_is_left_alone_for_longer_than_a_day(fake: FakeBingx, swap: BingxSwap) -> None:
+    fake.fail_next("status", PLACE, status=429, headers=(("Retry-After", "99999999"),))
+    swap.place(order())
+    assert swap.pause_seconds <= 86_400
 
 
 def test_a_burst_is_spread_so_that_no_endpoint_is_closed(fake: FakeBingx, swap: BingxSwap) -> None:
@@ -574,6 +612,19 @@ def test_prices_of_one_and_of_several(fake: FakeBingx, swap: BingxSwap) -> None:
             swap.current_prices(wanted)
 
 
+def test_a_contract_without_a_price_does_not_hide_the_prices_of_the_others(
+    swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = {"NEW-USDT": "", "OLD-USDT": "0", "BTC-USDT": "60000", "ETH-USDT": "3000"}
+    rows = [{"symbol": symbol, "price": price} for symbol, price in prices.items()]
+    route = (lambda fake, params: rows, True, {"symbol"})
+    monkeypatch.setitem(fake_bingx.ROUTES, "GET /openApi/swap/v1/ticker/price", route)
+    assert swap.current_prices(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": 60000, "ETHUSDT": 3000}
+    for unpriced in ("NEWUSDT", "OLDUSDT"):
+        with pytest.raises(BrokerError, match="no usable price"):
+            swap.current_prices(["BTCUSDT", unpriced])
+
+
 @pytest.mark.parametrize("symbol", ["NOPEUSDT", "BTCEUR"])
 def test_a_symbol_that_is_not_traded_is_told_so(swap: BingxSwap, spot: BingxSpot, symbol: str) -> None:
     for broker in (swap, spot):
@@ -605,6 +656,20 @@ def test_trades_by_hand_are_told_by_orders(fake: FakeBingx, swap: BingxSwap) -> 
     assert told.fees == (Fee("VST", D("0.3")),)
     assert swap.trades_since("BTCUSDT", datetime.now(UTC) + timedelta(seconds=5)) == []
     assert len(swap.trades_since("BTCUSDT", before - timedelta(days=30))) == 1
+
+
+def test_of_a_contract_in_usdc_the_fee_is_in_usdc(fake: FakeBingx) -> None:
+    fake.contracts["BTC-USDC"] = {**fake.contracts["BTC-USDT"], "symbol": "BTC-USDC", "currency": "USDC"}
+    fake.prices["BTC-USDC"] = D(60000)
+    fake.options.margin_asset = "USDC"
+    live = BingxSwap(API_KEY, API_SECRET, demo=False, api_url=fake.url)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    fake.set_options(fill_seconds=0.2)  # so late that it is asked for by BingX's number
+    made = replace(order(), symbol="BTCUSDC")
+    done(live.place(replace(made, rules=live.symbol_rules("BTCUSDC"))))
+    time.sleep(0.2)
+    (told,) = live.trades_since("BTCUSDC", before)
+    assert [fee.asset for fee in told.fees] == ["USDC"]
 
 
 @pytest.mark.parametrize("listed_by_update", [False, True])
@@ -700,6 +765,40 @@ def test_a_lost_reply_on_spot_is_unknown_and_the_look_up_tells(
     assert isinstance(spot.place(made), Unknown)
     assert isinstance(spot.look_up(made), Found if executed else NotFound)
     assert len(fake.order_posts) == 1
+
+
+def test_a_spot_account_that_does_not_keep_our_ids_takes_no_more_entries(fake: FakeBingx, spot: BingxSpot) -> None:
+    fake.set_options(keeps_client_ids=False)
+    assert done(spot.place(on_spot())).status is S.FILLED
+    outcome = spot.place(on_spot())
+    assert isinstance(outcome, Refused)
+    assert "does not keep our order ids" in outcome.reason
+    assert done(spot.place(on_spot(side="SELL", quantity=D("0.009")))).status is S.FILLED  # the way out stays open
+    assert len(fake.order_posts) == 2
+
+
+def test_spot_records_that_lag_are_not_taken_for_lost_ids(fake: FakeBingx, spot: BingxSpot) -> None:
+    fake.set_options(lookup_lag_seconds=0.4)
+    assert done(spot.place(on_spot())).status is S.NEW
+    assert isinstance(spot.place(on_spot()), Done)
+
+
+def test_a_stray_on_spot_that_is_gone_already_is_fine(fake: FakeBingx, spot: BingxSpot) -> None:
+    made = on_spot("LIMIT", price=D(50000))
+    done(spot.place(made))
+    (found,) = spot.open_orders()
+    for _ in range(2):
+        spot.cancel_stray(found)
+    assert fake.waiting == []
+    fake.fail_next("code", "POST */cancel", code=100500, msg="busy")
+    with pytest.raises(BrokerError):
+        spot.cancel_stray(found)
+
+
+@pytest.mark.parametrize(("path", "most"), [("account/balance", 5), ("trade/cancel", 5), ("trade/myTrades", 5)])
+def test_on_spot_some_questions_are_allowed_half_as_often(spot: BingxSpot, path: str, most: int) -> None:
+    pace = spot._pace_of("GET", f"/openApi/spot/v1/{path}")
+    assert pace._times.maxlen == most
 
 
 def test_too_little_on_spot_is_refused(fake: FakeBingx, spot: BingxSpot) -> None:

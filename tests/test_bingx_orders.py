@@ -279,7 +279,7 @@ READ: dict[str, Callable[[], tuple[object, object]]] = {
         {"USDT": D("244.18616265388994")}),
     "set leverage": lambda: (reply("set leverage")["leverage"], 8),
     "position mode": lambda: (reply("position mode"), {"dualSidePosition": "true"}),
-    "last swap price": lambda: (bingx_orders.swap_prices(reply("last swap")), {"TIAUSDT": D("14.0658")}),
+    "last swap price": lambda: (bingx_orders.swap_prices(reply("last swap"), ["TIAUSDT"]), {"TIAUSDT": D("14.0658")}),
     "swap contract rules": lambda: (_told(bingx_orders.swap_rules(reply("swap contract")[0], demo=False)), SWAP_RULES),
     "spot symbol rules": lambda: (_told(bingx_orders.spot_rules(reply("spot symbol")["symbols"][0])), SPOT_RULES),
 }  # fmt: skip
