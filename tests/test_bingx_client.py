@@ -632,8 +632,12 @@ def test_a_symbol_that_is_not_traded_is_told_so(swap: BingxSwap, spot: BingxSpot
             broker.symbol_rules(symbol)
 
 
-def test_a_server_in_trouble_is_no_word_about_a_symbol(fake: FakeBingx, swap: BingxSwap) -> None:
-    fake.fail_next("code", "GET */contracts", code=109500, msg="Account Service Unavailable, err:symbol not exist")
+@pytest.mark.parametrize(("code", "status"), [(109500, 200), (109425, 502)])
+def test_a_server_in_trouble_is_no_word_about_a_symbol(
+    fake: FakeBingx, swap: BingxSwap, code: int, status: int
+) -> None:
+    msg = "Account Service Unavailable, err:symbol not exist"
+    fake.fail_next("code", "GET */contracts", code=code, msg=msg, status=status)
     with pytest.raises(BrokerError) as caught:
         swap.symbol_rules("BTCUSDT")
     assert not isinstance(caught.value, UnknownSymbol)

@@ -543,6 +543,28 @@ def test_only_a_plain_word_says_that_there_is_no_such_order(message: str) -> Non
     assert not is_no_such_order(BingxError(80016, "order does not exist", 502))
 
 
+@pytest.mark.parametrize("code", [80016, 109421])
+def test_a_code_for_no_such_order_needs_no_text(code: int) -> None:
+    assert is_no_such_order(BingxError(code, ""))
+
+
+def rows_at(*times: int) -> Callable[[int, int], list[Any]]:
+    """A list that shows two at most."""
+    return lambda start, end: [{"time": time} for time in times if start <= time <= end][:2]
+
+
+def test_halves_overlap_nowhere_and_leave_nothing_out() -> None:
+    link = BingxSwap("key", "secret", demo=False)
+    times = [0, 4, 9, 16]
+    assert [row["time"] for row in link._every_row(rows_at(*times), 0, 16, 2)] == times
+
+
+def test_more_in_a_moment_than_a_list_shows_is_not_taken_for_all_of_it() -> None:
+    link = BingxSwap("key", "secret", demo=False)
+    with pytest.raises(BadReply, match="more in a millisecond"):
+        link._every_row(rows_at(4, 4, 4), 0, 9, 2)
+
+
 def test_the_times_are_those_of_the_documentation() -> None:
     assert BingxSwap.absence_is_proven_after_seconds >= 5 + 10
     assert bingx_spot.IDS_ARE_KNOWN_SECONDS < 2 * 3600
