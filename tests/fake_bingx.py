@@ -79,6 +79,12 @@ class Call:
     code: int | None = None
     fault: str = ""
     banned: bool = False  # it came while its endpoint was closed: a good client makes no such call
+    told: int = 0  # the code, or else the status, that went back
+
+    @property
+    def was_turned_away(self) -> bool:
+        """At the door: nothing of it got to the exchange."""
+        return (self.told or self.code) in (418, 429, 100410, 100421)
 
 
 @dataclass(slots=True)
@@ -278,6 +284,8 @@ class FakeBingx:
         if fault and fault.kind == "delay" and not fault.executed:
             self._release.wait(fault.seconds)
         body = None if fault and not fault.executed and fault.kind != "delay" else self._answer(request, call)
+        if fault and fault.kind in ("status", "code"):
+            call.told = fault.code or fault.status
         if body is None or (fault and fault.kind == "other_order"):
             body = self._made_up(fault, call) if fault else b""
         if fault is None:

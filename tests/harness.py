@@ -277,7 +277,7 @@ def futures(fake: Any, **more: object) -> dict[str, object]:
 
 
 SHORT_SECOND, SHORT_PACE = 0.05, 0.3
-REAL_PACE = {"test_pace_seconds": None}
+REAL_PACE: dict[str, object] = {"test_waits": None}
 
 
 def bingx(fake: Any, **more: object) -> dict[str, object]:
@@ -292,7 +292,7 @@ def bingx(fake: Any, **more: object) -> dict[str, object]:
         "bingx_secret_key": BINGX_SECRET,
         "bingx_api_url": fake.url,
         "default_broker": "BINGX",
-        "test_pace_seconds": SHORT_PACE,
+        "test_waits": {"bingx_link.PACE_SECONDS": SHORT_PACE},
         "test_absence_seconds": 1.5,
         "test_patience": {"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [0.5, 1.0, 2.0]},
     } | more

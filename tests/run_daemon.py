@@ -7,6 +7,7 @@ everything once and then forks one daemon for every line of JSON on its input: a
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import logging
 import os
@@ -93,6 +94,10 @@ def when_placing(seconds: float) -> Callable[[], None]:
 
 def broker_classes() -> list[Any]:
     remote = [binance_client.BinanceClient, binance_futures.BinanceFutures] if binance_client else []
+    if os.environ.get("FLATTRADE_API_KEY"):
+        import flattrade_client
+
+        remote.append(flattrade_client.FlatTradeClient)
     return [paper_client.PaperClient, bingx_client.BingxSwap, bingx_spot.BingxSpot, *remote]
 
 
@@ -171,7 +176,7 @@ def tell_everything() -> None:
 
 
 def prepare() -> orders.Patience:
-    """Applies TEST_LOG_LEVEL, _CRASH_AT, _TROUBLE_IN, _ABSENCE_SECONDS, _PACE_SECONDS, _MARKET and _PATIENCE."""
+    """Applies what TEST_... in the environment says, apart from the clock."""
     if os.environ.get("TEST_LOG_LEVEL") == "DEBUG":
         after(app, "set_up_logging", tell_everything)
     step = os.environ.get("TEST_CRASH_AT")
@@ -183,7 +188,6 @@ def prepare() -> orders.Patience:
     for name, seconds in json.loads(os.environ.get("TEST_MARKET", "{}")).items():
         is_age = isinstance(getattr(market_data, name), timedelta)
         setattr(market_data, name, timedelta(seconds=seconds) if is_age else seconds)
-    bingx_link.PACE_SECONDS = float(os.environ.get("TEST_PACE_SECONDS") or bingx_link.PACE_SECONDS)
     absence = os.environ.get("TEST_ABSENCE_SECONDS")
     if absence:
         bingx_link.BingxLink.absence_is_proven_after_seconds = float(absence)
@@ -193,6 +197,11 @@ def prepare() -> orders.Patience:
         import flattrade_client
 
         flattrade_client.FlatTradeClient.absence_is_proven_after_seconds = float(absence)
+    for name, seconds in json.loads(os.environ.get("TEST_WAITS", "{}")).items():
+        module, _, constant = name.partition(".")
+        owner = importlib.import_module(module)
+        assert hasattr(owner, constant), name
+        setattr(owner, constant, seconds)
     # Looks at what the accounts are worth would come between the writes that tests count: only where a test is of them.
     return orders.Patience(**{"worth_first": 1e6} | json.loads(os.environ.get("TEST_PATIENCE", "{}")))
 

@@ -33,6 +33,9 @@ class Stage:
         self.full, self.faults, self.kills, self.sent = full, 0, 0, Sent()
         self._nursery, self._folder, self._daemons = nursery, folder, list[Daemon]()
         self.daemon = self.new_daemon()
+        # What must hold in the end, and what else has to be closed, where another exchange takes Binance's place.
+        self.count: Callable[[], None] = lambda: assert_global_counts(self.daemon, self.fake, self.sent)
+        self.on_close: Callable[[], None] = lambda: None
 
     def new_daemon(self, **settings: object) -> Daemon:
         """Another one, with a data folder of its own unless LOG_DIR is given."""
@@ -46,6 +49,7 @@ class Stage:
         for daemon in self._daemons:
             daemon.kill()
         self.fake.stop()
+        self.on_close()
 
     def start(self, **settings: object) -> Daemon:
         self.daemon.set(**settings)
@@ -116,7 +120,7 @@ class Stage:
             self.daemon.start()
         self.daemon.wait_until_ready()
         eventually(lambda: not self.daemon.orders_without_ending(), 20, lambda: self.daemon.log()[-2000:])
-        assert_global_counts(self.daemon, self.fake, self.sent)
+        self.count()
 
     def assert_counts(self, orders: int) -> None:
         assert len(self.fake.orders) == orders, [order.client_id for order in self.fake.orders]
