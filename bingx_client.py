@@ -198,7 +198,7 @@ class BingxSwap(BingxLink):
 
     def _placed(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
         try:
-            row = order_in(self._hand_over(parameters))
+            row = order_in(self._hand_over(order, parameters))
             check_is_ours(order, row)
         except Ended as exc:
             return _without_a_position(order, exc.outcome)

@@ -63,6 +63,8 @@ SETTINGS_PATHS = ("/openApi/swap/v2/trade/marginType", "/openApi/swap/v1/positio
 SLOWER_ON_SPOT = tuple(f"/openApi/spot/v1/{path}" for path in ("account/balance", "trade/cancel", "trade/myTrades"))
 LONGEST_PAUSE_SECONDS = 86_400.0
 LONGEST_TURN_SECONDS = 4.0
+# Longer than ways in can make the queue; with the answer it is more than anybody waits, who then looks the order up.
+LONGEST_TURN_OUT_SECONDS = 8.0
 CLOSED_STATUSES = (418, 429)
 TIME_PATH = "/openApi/swap/v2/server/time"
 FILLED_OR_GONE_CODE = 80018
@@ -209,9 +211,10 @@ class BingxLink:
 
     # --- endings --------------------------------------------------------------------------------------------------
 
-    def _hand_over(self, parameters: Mapping[str, str]) -> Any:
+    def _hand_over(self, order: Order, parameters: Mapping[str, str]) -> Any:
         """The order, once: what was answered when it was taken. Raises Ended, or BadReply."""
-        if not self._pace_of("POST", self.order_path).wait(LONGEST_TURN_SECONDS):
+        longest = LONGEST_TURN_SECONDS if order.is_entry else LONGEST_TURN_OUT_SECONDS
+        if not self._pace_of("POST", self.order_path).wait(longest):
             raise Ended(Refused(f"too many orders at once for {self.name}", never_left=True, retry_after_seconds=1))
         reply = self._send("POST", self.order_path, self._signed(parameters), ORDER_SECONDS)
         if isinstance(reply, NeverSent):

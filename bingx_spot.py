@@ -90,7 +90,7 @@ class BingxSpot(BingxLink):
         except CannotSend as exc:
             return Refused(f"not sent to {self.name}: {exc}")
         try:
-            row = order_in(self._hand_over(parameters))
+            row = order_in(self._hand_over(order, parameters))
             check_is_ours(order, row)
         except Ended as exc:
             return exc.outcome
@@ -182,7 +182,7 @@ class BingxSpot(BingxLink):
         for row in alike:
             if client_id_in(row).lower() == order.client_order_id.lower():
                 return Found(self._with_fees(order, row))
-        if any(not client_id_in(row) for row in alike):
+        if any(not client_id_in(row) or "*" in client_id_in(row) for row in alike):
             return NoAnswer(f"{self.name} does not tell which of its orders was {order.client_order_id}; look there")
         return NotFound()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from bingx_orders import BingxError, CannotSend, data_of, query_of
 from bingx_spot import BingxSpot
 from broker import BrokerError, Refused, Unknown
 from broker_http import NeverSent
+from intents import new_id
 from models import Fee, Market, Order, OrderStatus, OrderType, RestsThere, Side
 from reply_values import BadReply, unsigned
 
@@ -259,6 +261,13 @@ def test_protection_closes_the_whole_position_and_carries_no_id(
 def test_what_bingx_has_no_order_for_is_not_sent(made: Order) -> None:
     with pytest.raises(CannotSend):
         bingx_orders.swap_parameters(made, hedge_mode=False)
+
+
+def test_our_ids_are_letters_and_digits_alone_as_bingx_asks_for_the_swap() -> None:
+    """BingX-API/api-ai-skills, swap-trade: "Alphanumeric only, 1 to 40"; its documentation says less."""
+    ids = {new_id("gh", NOW) for _ in range(100)}
+    assert len(ids) == 100
+    assert all(re.fullmatch("[a-z][a-z0-9]{1,39}", each) for each in ids)
 
 
 def test_a_quantity_is_never_written_with_an_exponent() -> None:
