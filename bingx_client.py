@@ -259,11 +259,16 @@ class BingxSwap(BingxLink):
             return NoAnswer(f"{self.name} sent nothing usable: {exc}")
 
     def _triggered_by(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed."""
-        mine = str(row["orderId"])
-        for other in self._ended(str(row["symbol"]), int(row["time"])):
-            if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
-                return other
+        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed.
+
+        It was made when the stop was triggered, which may be weeks after the stop was placed.
+        """
+        mine, symbol = str(row["orderId"]), str(row["symbol"])
+        placed, changed = int(row["time"]), int(row.get("updateTime") or 0)
+        for since in dict.fromkeys((max(placed, changed - CLOCK_SLACK_MS), self._now_ms() - 7 * DAY_MS)):
+            for other in self._ended(symbol, since):
+                if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
+                    return other
         raise BadReply("triggered, and what it did is not listed yet")
 
     def _asset_of(self, order: Order) -> str:

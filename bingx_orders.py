@@ -257,7 +257,8 @@ def is_the_one(order: Order, row: Mapping[str, Any], *, hedge_mode: bool) -> boo
 
 
 def has_traded(row: Mapping[str, Any]) -> bool:
-    return unsigned(row, "executedQty") > 0
+    """Kinds of orders that we never make may tell no quantity while they have none."""
+    return bool(row.get("executedQty")) and unsigned(row, "executedQty") > 0
 
 
 def is_only_triggered(row: Mapping[str, Any]) -> bool:

@@ -170,6 +170,20 @@ def test_a_position_that_cannot_be_protected_is_closed(trading: Callable[..., Da
     assert any("cannot be protected" in each["text"] for each in daemon.owner_get("/status")["notices"])
 
 
+def test_a_stop_of_the_owners_at_another_price_keeps_ours_away_until_the_position_is_closed(
+    trading: Callable[..., Daemon], fake: FakeBingx
+) -> None:
+    daemon = trading(test_patience={"follow": 0.1, "longest_look": 0.3, "guard_give_up": 0.5})
+    buy(daemon)
+    his = {"symbol": "BTC-USDT", "side": "SELL", "positionSide": "BOTH", "type": "STOP_MARKET", "stopPrice": "38000",
+           "closePosition": "true"}  # fmt: skip
+    fake.place_swap(his)
+    buy(daemon, stop_loss="39000", comment="more")
+    eventually(lambda: not daemon.owner_get("/status")["positions"], 15, daemon.log)
+    assert fake.amount() == 0
+    assert any("cannot be protected" in each["text"] for each in daemon.owner_get("/status")["notices"])
+
+
 def test_what_was_closed_by_hand_is_taken_over(trading: Callable[..., Daemon], fake: FakeBingx) -> None:
     patience = {"follow": 0.1, "compare": 0.3, "second_look": 0.1}
     daemon = trading(test_patience=patience)

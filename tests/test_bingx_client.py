@@ -583,6 +583,25 @@ def test_a_stop_that_becomes_another_order_is_told_by_what_that_one_did(
     assert isinstance(swap.look_up(made), NoAnswer)
 
 
+@pytest.mark.parametrize("listed_by_update", [False, True])
+@pytest.mark.parametrize("known_since", ["placed", "triggered"])
+def test_a_stop_that_waited_for_weeks_is_told_by_what_it_became(
+    fake: FakeBingx, swap: BingxSwap, known_since: str, listed_by_update: bool
+) -> None:
+    fake.set_options(triggers_another=True, listed_by_update=listed_by_update)
+    done(swap.place(order()))
+    made = stop()
+    made = replace(made, exchange_order_id=done(swap.place(made)).exchange_order_id)
+    fake.orders[-1].time_ms -= 20 * 86_400_000
+    fake.set_price("BTC-USDT", 58000)
+    fake.orders[-1].time_ms = fake.now_ms()  # made when it was triggered
+    if known_since == "placed":
+        fake.orders[-2].update_ms = fake.orders[-2].time_ms  # BingX does not say when it was triggered
+    answer = swap.look_up(made)
+    assert isinstance(answer, Found)
+    assert (answer.execution.status, answer.execution.executed_quote) == (S.FILLED, D(580))
+
+
 def test_another_stop_at_another_price_or_of_the_past_is_not_taken_for_ours(fake: FakeBingx, swap: BingxSwap) -> None:
     done(swap.place(order()))
     done(swap.place(stop(58000)))

@@ -399,6 +399,11 @@ def test_what_was_paid_is_reckoned_by_the_average_price_and_a_negative_commissio
     assert rebate.fees == (Fee("USDT", D("-1.5")),)
 
 
+@pytest.mark.parametrize(("row", "traded"), [({}, False), ({"executedQty": ""}, False), ({"executedQty": "0.1"}, True)])
+def test_an_order_that_tells_no_quantity_does_not_hide_the_trades_of_others(row: dict[str, str], traded: bool) -> None:
+    assert bingx_orders.has_traded(row) is traded
+
+
 def test_executed_without_a_price_is_not_believed() -> None:
     with pytest.raises(BadReply):
         bingx_orders.swap_execution({**ROW, "avgPrice": "0.0000"}, "USDT")
