@@ -213,7 +213,9 @@ class BingxLink:
 
     def _hand_over(self, order: Order, parameters: Mapping[str, str]) -> Any:
         """The order, once: what was answered when it was taken. Raises Ended, or BadReply."""
-        longest = LONGEST_TURN_SECONDS if order.is_entry else LONGEST_TURN_OUT_SECONDS
+        # Protection is handed over one by one within one time, and tried again soon: it queues as ways in do.
+        is_way_out = not order.is_entry and not order.is_protection
+        longest = LONGEST_TURN_OUT_SECONDS if is_way_out else LONGEST_TURN_SECONDS
         if not self._pace_of("POST", self.order_path).wait(longest):
             raise Ended(Refused(f"too many orders at once for {self.name}", never_left=True, retry_after_seconds=1))
         reply = self._send("POST", self.order_path, self._signed(parameters), ORDER_SECONDS)

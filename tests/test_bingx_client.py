@@ -148,6 +148,45 @@ def test_leverage_is_read_again_after_its_answer_was_lost(fake: FakeBingx, swap:
     done(swap.place(order(leverage=D(2))))
 
 
+def test_after_a_change_of_leverage_whose_answer_was_lost_nothing_is_believed_of_before(
+    fake: FakeBingx, swap: BingxSwap
+) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.fail_next("reset", "POST */leverage", executed=True)
+    assert isinstance(swap.place(order(leverage=D(2))), Refused)
+    done(swap.place(order(leverage=D(3))))
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_a_way_out_sets_no_leverage(fake: FakeBingx, swap: BingxSwap) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.fail_next("code", "POST */leverage", code=109500, msg="busy", times=9)
+    assert done(swap.place(order(side="SELL", leverage=D(1)))).status is S.FILLED
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_leverage_is_read_anew_after_connecting_again(fake: FakeBingx, swap: BingxSwap) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.leverages["BTC-USDT", "BOTH"] = 50  # the owner's doing, while there was no connection
+    swap.connect()
+    done(swap.place(order(leverage=D(3))))
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_an_account_that_does_not_say_its_mode_gets_no_order(
+    fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route: Any = (lambda fake, params: {"dualSidePosition": ""}, False, set())
+    monkeypatch.setitem(fake_bingx.ROUTES, "GET /openApi/swap/v1/positionSide/dual", route)
+    with pytest.raises(BrokerError, match="hedge mode"):
+        swap.connect()
+    swap._hedge_mode = None
+    outcome = swap.place(order())
+    assert isinstance(outcome, Refused)
+    assert outcome.never_left
+    assert fake.order_posts == []
+
+
 def test_leverage_that_was_not_set_for_want_of_an_answer_leaves_the_order_for_another_try(
     fake: FakeBingx, swap: BingxSwap
 ) -> None:
@@ -339,6 +378,7 @@ def test_a_mode_that_was_switched_is_read_again_and_the_order_never_left(fake: F
     assert (outcome.never_left, outcome.retry_after_seconds) == (True, 0)
     assert done(swap.place(order())).status is S.FILLED
     assert fake.held["BTC-USDT", "LONG"].quantity == D("0.01")
+    assert fake.leverages["BTC-USDT", "LONG"] == 1  # each side has its own, in this mode
 
 
 def test_a_server_that_is_slow_to_tell_the_mode_gets_no_late_order(
@@ -444,9 +484,9 @@ def test_ways_in_that_wait_for_their_turn_do_not_turn_a_way_out_away(
     monkeypatch.setattr(bingx_link, "LONGEST_TURN_SECONDS", 0.2)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(swap.place, [order() for _ in range(8)]))
-    late = swap.place(order())
-    assert isinstance(late, Refused)
-    assert late.never_left
+    for late in (swap.place(order()), swap.place(stop())):
+        assert isinstance(late, Refused)
+        assert late.never_left
     assert done(swap.place(order(side="SELL"))).status is S.FILLED
 
 
@@ -894,6 +934,23 @@ def test_after_two_hours_an_order_is_not_absent_only_because_its_id_is_forgotten
         assert isinstance(spot.look_up(later(made)), NoAnswer)
     fake.orders[0].side = "SELL"  # nothing alike: that proves it
     assert spot.look_up(later(made)) == NotFound()
+
+
+def test_among_too_many_orders_of_that_time_nobody_can_tell(
+    fake: FakeBingx, spot: BingxSpot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = later(on_spot())
+    monkeypatch.setattr(bingx_spot, "MOST_ORDERS_LISTED", 1)
+    done(spot.place(on_spot(side="BUY")))
+    fake.orders[0].time_ms -= 3 * 3600 * 1000
+    fake.orders[0].side = "SELL"  # nothing alike, but the list is full
+    assert isinstance(spot.look_up(made), NoAnswer)
+
+
+def test_an_order_of_another_time_without_an_id_does_not_keep_ours_in_doubt(fake: FakeBingx, spot: BingxSpot) -> None:
+    done(spot.place(on_spot("LIMIT", price=D(50000))))  # still open, and listed whatever is asked for
+    fake.orders[0].client_id = ""
+    assert spot.look_up(later(on_spot("LIMIT", price=D(50000)))) == NotFound()
 
 
 def test_spot_protection_is_not_offered(spot: BingxSpot) -> None:
