@@ -82,7 +82,9 @@ PRICE_PATH = "/openApi/swap/v1/ticker/price"
 
 # The reply to an order does not say what it got; five questions a second are allowed.
 FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
-# Whoever waits for an order gives up after 12 s and proves its absence from then on: it must not leave much later.
+# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
+FILL_SECONDS = 3.0
+# Who gives up after 12 s proves its absence from then on: it must not leave much later.
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
 CLOCK_SLACK_MS = 500
@@ -210,8 +212,11 @@ class BingxSwap(BingxLink):
     def _what_came_of(self, order: Order, taken: Execution) -> Execution:
         """Asked for by our own id, so that we know that it is kept; in the end by BingX's, which we have now."""
         answer: LookUp = NotFound()
+        until = time.monotonic() + FILL_SECONDS
         for pause in FILL_PAUSES:
             time.sleep(pause)
+            if time.monotonic() > until:
+                return taken
             answer = self.look_up(order)
             if isinstance(answer, Found) and (order.type is OrderType.LIMIT or answer.execution.status not in RESTING):
                 return answer.execution

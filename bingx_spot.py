@@ -57,6 +57,8 @@ SYMBOLS_PATH = "/openApi/spot/v1/common/symbols"
 PRICE_PATH = "/openApi/spot/v1/ticker/price"
 
 FILL_PAUSES = (0.05, 0.2, 0.3, 0.4)
+# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
+FILL_SECONDS = 3.0
 MOST_TRADES_LISTED = 500
 MOST_ORDERS_LISTED = 100
 # "Only supports a query range of 2 hours": a little before that, no order is "not found" any more for want of its id.
@@ -107,8 +109,11 @@ class BingxSpot(BingxLink):
         Asked for by our own id, so that we know that it is kept; in the end by BingX's.
         """
         known, is_known_by_our_id = Execution(OrderStatus.NEW, order_id), True
+        until = time.monotonic() + FILL_SECONDS
         for pause in FILL_PAUSES:
             time.sleep(pause)
+            if time.monotonic() > until:
+                return known
             try:
                 known = self._as_it_stands(order, clientOrderID=order.client_order_id)
             except (BingxError, BrokerError, *UNUSABLE) as exc:

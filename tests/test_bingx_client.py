@@ -256,6 +256,23 @@ def test_a_market_order_whose_fill_is_late_is_new_with_its_number_and_followed_b
     assert answer.execution.status is S.FILLED
 
 
+@pytest.mark.parametrize("market", ["swap", "spot"])
+def test_an_order_that_was_taken_is_told_in_time_however_slow_the_questions_are(
+    fake: FakeBingx, swap: BingxSwap, spot: BingxSpot, market: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, broker, made = (bingx_client, swap, order()) if market == "swap" else (bingx_spot, spot, on_spot())
+    swap.prepare("BTCUSDT", D(1))
+    monkeypatch.setattr(module, "FILL_PAUSES", (0.0,) * 20)
+    monkeypatch.setattr(module, "FILL_SECONDS", 0.3)
+    where = "GET */trade/order" if market == "swap" else "GET */trade/query"
+    fake.fail_next("status", where, status=502, times=99)
+    fake.set_options(engine_seconds=0.1)
+    began = time.monotonic()
+    told = done(broker.place(made))
+    assert (told.status, len(told.exchange_order_id)) == (S.NEW, 19)
+    assert time.monotonic() - began < 1.0
+
+
 def test_an_account_that_does_not_keep_our_ids_takes_no_more_entries(fake: FakeBingx, swap: BingxSwap) -> None:
     fake.set_options(keeps_client_ids=False)
     assert done(swap.place(order())).status is S.FILLED
