@@ -105,6 +105,7 @@ class BingxSwap(BingxLink):
         self._hedge_mode: bool | None = None  # None: not read yet
         self._leverages: dict[str, int] = {}  # of symbols that have our margin type
         self._locks: dict[str, threading.Lock] = {}
+        self._stops: dict[str, str] = {}  # BingX's number of a stop or target order -> our id, where it is known
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -207,6 +208,7 @@ class BingxSwap(BingxLink):
         except UNUSABLE as exc:
             return self._not_this_order(exc)
         taken = Execution(OrderStatus.NEW, str(row["orderId"]))
+        self._is_whose(order, row)
         return Done(taken if order.type in CONDITIONAL else self._what_came_of(order, taken))
 
     def _what_came_of(self, order: Order, taken: Execution) -> Execution:
@@ -250,6 +252,7 @@ class BingxSwap(BingxLink):
         try:
             if order.exchange_order_id:
                 row = self._row(order, orderId=order.exchange_order_id)
+                self._is_whose(order, row)
                 row = self._triggered_by(row) if is_only_triggered(row) else row
             elif order.type in CONDITIONAL:
                 return self._looked_for(order)
@@ -292,21 +295,31 @@ class BingxSwap(BingxLink):
     def _looked_for(self, order: Order) -> LookUp:
         """A stop or target order whose reply was lost: among what waits, then among what ended since it was sent.
 
-        BingX keeps at most one of a kind for a position, so one that does the same is as good as ours.
+        BingX keeps at most one of a kind for a position, so one that does the same is as good as ours; unless it is
+        another of ours, which was sent when this one was thought not to have arrived.
         """
         hedge_mode, symbol = self._in_hedge_mode(), there(order.symbol)
-        waiting = orders_in(self._ask("GET", OPEN_PATH, symbol=symbol))
-        found = [row for row in waiting if is_the_one(order, row, hedge_mode=hedge_mode)]
+
+        def is_it(row: Mapping[str, Any]) -> bool:
+            same = is_the_one(order, row, hedge_mode=hedge_mode)
+            return same and self._stops.get(str(row["orderId"]), order.client_order_id) == order.client_order_id
+
+        found = [row for row in orders_in(self._ask("GET", OPEN_PATH, symbol=symbol)) if is_it(row)]
         if not found:
             sent_at = order.sent_at or order.created_at
             since = int(sent_at.timestamp() * 1000 + self._offset_ms) - CLOCK_SLACK_MS
             ended = [row for row in self._ended(symbol, since) if int(row["time"]) >= since]
-            found = [row for row in ended if is_the_one(order, row, hedge_mode=hedge_mode)]
+            found = [row for row in ended if is_it(row)]
         if not found:
             return NotFound()
         newest = max(found, key=lambda row: int(row["time"]))
+        self._is_whose(order, newest)
         newest = self._triggered_by(newest) if is_only_triggered(newest) else newest
         return Found(swap_execution(newest, self._asset_of(order)))
+
+    def _is_whose(self, order: Order, row: Mapping[str, Any]) -> None:
+        if order.type in CONDITIONAL:
+            self._stops.setdefault(str(row["orderId"]), order.client_order_id)
 
     def _ended(self, symbol: str, since_ms: int) -> list[Mapping[str, Any]]:
         """Orders of the symbol that were made in the week from then on and have ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -139,12 +140,16 @@ def wait_for(fake: FakeBingx, *wanted: tuple[str, Decimal]) -> None:
 def test_a_stop_whose_reply_was_lost_is_there_once(
     trading: Callable[..., Daemon], fake: FakeBingx, kind: str, executed: bool
 ) -> None:
-    daemon = trading()
+    daemon = trading(test_patience={"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [1.2]})
     fake.fail_next(kind, PLACE, executed=executed, order_type="STOP_MARKET")
     buy(daemon, stop_loss="39000")
     daemon.wait_until_settled()
     wait_for(fake, ("STOP_MARKET", D(39000)))
     eventually(lambda: len(daemon.owner_get("/status")["resting_orders"]) == 1, 10, daemon.log)
+    if not executed:
+        time.sleep(1.0)  # so late it is still looked whether the first one turned up: the second one is not it
+        assert "turned up" not in daemon.log()
+        assert len(daemon.owner_get("/status")["resting_orders"]) == 1
     stops = [call for call in fake.order_posts if call.params["type"] == "STOP_MARKET"]
     assert len(stops) == (1 if executed else 2)  # the first one never arrived, which was proven before the second
 

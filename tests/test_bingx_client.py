@@ -607,6 +607,26 @@ def test_a_stop_that_was_lost_and_never_arrived_is_not_found(fake: FakeBingx, sw
     assert swap.look_up(made) == NotFound()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_stop_that_never_arrived_is_not_taken_for_the_one_that_was_sent_in_its_place(
+    fake: FakeBingx, swap: BingxSwap, restarted: bool
+) -> None:
+    done(swap.place(order()))
+    first, second = stop(), stop()
+    fake.fail_next("reset", PLACE)
+    assert isinstance(swap.place(first), Unknown)
+    second = replace(second, exchange_order_id=done(swap.place(second)).exchange_order_id)
+    if restarted:
+        swap = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
+        assert isinstance(swap.look_up(second), Found)
+    assert swap.look_up(first) == NotFound()
+    fake.set_price("BTC-USDT", 58000)
+    assert swap.look_up(first) == NotFound()
+    answer = swap.look_up(second)
+    assert isinstance(answer, Found)
+    assert answer.execution.status is S.FILLED
+
+
 def test_a_stop_that_was_lost_and_has_been_triggered_meanwhile_is_found_as_filled(
     fake: FakeBingx, swap: BingxSwap
 ) -> None:
