@@ -690,10 +690,12 @@ def test_another_stop_at_another_price_or_of_the_past_is_not_taken_for_ours(fake
 
 def test_position_sl_order_already_exists_is_a_reason_to_look(fake: FakeBingx, swap: BingxSwap) -> None:
     done(swap.place(order()))
-    done(swap.place(stop()))
-    again = stop()
-    assert isinstance(swap.place(again), Unknown)
-    assert isinstance(swap.look_up(again), Found)
+    his = {"symbol": "BTC-USDT", "side": "SELL", "positionSide": "BOTH", "type": "STOP_MARKET", "stopPrice": "59000",
+           "closePosition": "true"}  # fmt: skip
+    fake.place_swap(his)
+    made = stop()
+    assert isinstance(swap.place(made), Unknown)
+    assert isinstance(swap.look_up(made), Found)
     assert len(fake.waiting) == 1
 
 
