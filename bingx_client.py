@@ -6,7 +6,6 @@ in bingx_link.py. Stop and target orders take no id of ours: after a lost reply 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order
+from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order, is_over
 from bingx_orders import (
     CONDITIONAL,
     MODE_CODE,
@@ -83,13 +82,12 @@ PRICE_PATH = "/openApi/swap/v1/ticker/price"
 
 # The reply to an order does not say what it got; five questions a second are allowed.
 FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
-# Whoever waits for an order gives up after 12 s and proves its absence from then on: it must not leave much later.
+# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
+FILL_SECONDS = 3.0
+# Who gives up after 12 s proves its absence from then on: it must not leave much later.
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
 CLOCK_SLACK_MS = 500
-
-
-log = logging.getLogger("gatehouse.bingx")
 
 
 class BingxSwap(BingxLink):
@@ -107,7 +105,7 @@ class BingxSwap(BingxLink):
         self._hedge_mode: bool | None = None  # None: not read yet
         self._leverages: dict[str, int] = {}  # of symbols that have our margin type
         self._locks: dict[str, threading.Lock] = {}
-        self._keeps_our_ids = True
+        self._stops: dict[str, str] = {}  # BingX's number of a stop or target order -> our id, where it is known
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -160,7 +158,9 @@ class BingxSwap(BingxLink):
         has = self._ask("GET", LEVERAGE_PATH, symbol=symbol)
         if {int(has["longLeverage"]), int(has["shortLeverage"])} != {leverage}:
             for side in sides:
-                self._ask("POST", LEVERAGE_PATH, symbol=symbol, side=side, leverage=str(leverage))
+                told = self._ask("POST", LEVERAGE_PATH, symbol=symbol, side=side, leverage=str(leverage))
+                if isinstance(told, dict) and int(told.get("leverage", leverage)) != leverage:
+                    raise BrokerError(f"it set leverage {told['leverage']} instead")
 
     def _not_set(self, symbol: str, leverage: Decimal, why: object) -> str:
         return f"{self.name} cannot trade {symbol} with {self._margin_type} margin and leverage {leverage:f}: {why}"
@@ -168,12 +168,9 @@ class BingxSwap(BingxLink):
     # --- placing --------------------------------------------------------------------------------------------------
 
     def place(self, order: Order) -> Outcome:
-        paused = self._paused()
-        if paused:
-            return paused
-        if order.is_entry and not self._keeps_our_ids:
-            why = "does not keep our order ids, so that a lost reply could not be looked up: no entries"
-            return Refused(f"not sent: {self.name} {why}")
+        refused = self._paused() or self._without_our_ids(order)
+        if refused:
+            return refused
         began = time.monotonic()
         try:
             hedge_mode = self._in_hedge_mode()
@@ -204,31 +201,34 @@ class BingxSwap(BingxLink):
 
     def _placed(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
         try:
-            row = order_in(self._hand_over(parameters))
+            row = order_in(self._hand_over(order, parameters))
             check_is_ours(order, row)
         except Ended as exc:
             return _without_a_position(order, exc.outcome)
         except UNUSABLE as exc:
             return self._not_this_order(exc)
         taken = Execution(OrderStatus.NEW, str(row["orderId"]))
+        self._is_whose(order, row)
         return Done(taken if order.type in CONDITIONAL else self._what_came_of(order, taken))
 
     def _what_came_of(self, order: Order, taken: Execution) -> Execution:
         """Asked for by our own id, so that we know that it is kept; in the end by BingX's, which we have now."""
         answer: LookUp = NotFound()
+        until = time.monotonic() + FILL_SECONDS
         for pause in FILL_PAUSES:
             time.sleep(pause)
+            if time.monotonic() > until:
+                return taken
             answer = self.look_up(order)
             if isinstance(answer, Found) and (order.type is OrderType.LIMIT or answer.execution.status not in RESTING):
                 return answer.execution
         try:
             row = self._row(order, orderId=taken.exchange_order_id)
-            known = swap_execution(row, self._margin_asset)
+            known = swap_execution(row, self._asset_of(order))
         except (BingxError, BrokerError, *UNUSABLE):
             return taken  # it is followed by BingX's own id
         if isinstance(answer, NotFound):
-            self._keeps_our_ids = False
-            log.error("%s does not know %s by our id: no more entries", self.name, order.client_order_id)
+            self._did_not_keep(order)
         return known
 
     def _ending(self, exc: BingxError, path: str, reply: Answered | None = None) -> Any:
@@ -248,14 +248,11 @@ class BingxSwap(BingxLink):
 
     # --- how an order stands --------------------------------------------------------------------------------------
 
-    @property
-    def _margin_asset(self) -> str:
-        return PLAY_MONEY if self.demo else "USDT"
-
     def look_up(self, order: Order) -> LookUp:
         try:
             if order.exchange_order_id:
                 row = self._row(order, orderId=order.exchange_order_id)
+                self._is_whose(order, row)
                 row = self._triggered_by(row) if is_only_triggered(row) else row
             elif order.type in CONDITIONAL:
                 return self._looked_for(order)
@@ -270,15 +267,23 @@ class BingxSwap(BingxLink):
             return NoAnswer(f"{self.name} sent nothing usable: {exc}")
 
     def _triggered_by(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed."""
-        mine = str(row["orderId"])
-        for other in self._ended(str(row["symbol"]), int(row["time"])):
-            if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
-                return other
+        """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed.
+
+        It was made when the stop was triggered, which may be weeks after the stop was placed.
+        """
+        mine, symbol = str(row["orderId"]), str(row["symbol"])
+        placed, changed = int(row["time"]), int(row.get("updateTime") or 0)
+        for since in dict.fromkeys((max(placed, changed - CLOCK_SLACK_MS), self._now_ms() - 7 * DAY_MS)):
+            for other in self._ended(symbol, since):
+                if str(other.get("triggerOrderId")) == mine != str(other["orderId"]):
+                    return other
         raise BadReply("triggered, and what it did is not listed yet")
 
     def _asset_of(self, order: Order) -> str:
-        return order.rules.quote_asset or self._margin_asset
+        return order.rules.quote_asset or self._margin_asset(there(order.symbol))
+
+    def _margin_asset(self, name: str) -> str:
+        return PLAY_MONEY if self.demo else name.rpartition("-")[2]
 
     def _row(self, order: Order, **by: str) -> Mapping[str, Any]:
         row = order_in(self._ask("GET", ORDER_PATH, symbol=there(order.symbol), **by))
@@ -290,21 +295,31 @@ class BingxSwap(BingxLink):
     def _looked_for(self, order: Order) -> LookUp:
         """A stop or target order whose reply was lost: among what waits, then among what ended since it was sent.
 
-        BingX keeps at most one of a kind for a position, so one that does the same is as good as ours.
+        BingX keeps at most one of a kind for a position, so one that does the same is as good as ours; unless it is
+        another of ours, which was sent when this one was thought not to have arrived.
         """
         hedge_mode, symbol = self._in_hedge_mode(), there(order.symbol)
-        waiting = orders_in(self._ask("GET", OPEN_PATH, symbol=symbol))
-        found = [row for row in waiting if is_the_one(order, row, hedge_mode=hedge_mode)]
+
+        def is_it(row: Mapping[str, Any]) -> bool:
+            same = is_the_one(order, row, hedge_mode=hedge_mode)
+            return same and self._stops.get(str(row["orderId"]), order.client_order_id) == order.client_order_id
+
+        found = [row for row in orders_in(self._ask("GET", OPEN_PATH, symbol=symbol)) if is_it(row)]
         if not found:
             sent_at = order.sent_at or order.created_at
             since = int(sent_at.timestamp() * 1000 + self._offset_ms) - CLOCK_SLACK_MS
             ended = [row for row in self._ended(symbol, since) if int(row["time"]) >= since]
-            found = [row for row in ended if is_the_one(order, row, hedge_mode=hedge_mode)]
+            found = [row for row in ended if is_it(row)]
         if not found:
             return NotFound()
         newest = max(found, key=lambda row: int(row["time"]))
+        self._is_whose(order, newest)
         newest = self._triggered_by(newest) if is_only_triggered(newest) else newest
         return Found(swap_execution(newest, self._asset_of(order)))
+
+    def _is_whose(self, order: Order, row: Mapping[str, Any]) -> None:
+        if order.type in CONDITIONAL:
+            self._stops.setdefault(str(row["orderId"]), order.client_order_id)
 
     def _ended(self, symbol: str, since_ms: int) -> list[Mapping[str, Any]]:
         """Orders of the symbol that were made in the week from then on and have ended."""
@@ -317,7 +332,8 @@ class BingxSwap(BingxLink):
         return self._every_row(ask, since_ms, max(end, since_ms + 1), MOST_ORDERS_LISTED)
 
     def cancel(self, order: Order) -> LookUp:
-        """A reply that says so is believed; else how it stands now is what counts: it may have filled meanwhile."""
+        """A reply that says so is believed unless a look tells more; else how it stands now is what counts: it may have
+        filled meanwhile."""
         by = (
             {"orderId": order.exchange_order_id}
             if order.exchange_order_id
@@ -331,9 +347,12 @@ class BingxSwap(BingxLink):
         try:
             row = order_in(self._ask("DELETE", ORDER_PATH, symbol=there(order.symbol), **by))
             check_is_ours(order, row)
-            return Found(swap_execution(row, self._asset_of(order)))
+            told = Found(swap_execution(row, self._asset_of(order)))
         except (BingxError, BrokerError, CannotSend, *UNUSABLE):
             return self.look_up(order)
+        # Of what fills in parts, one more may have come after that reply was made up.
+        later = told if order.type in CONDITIONAL else self.look_up(order)
+        return later if isinstance(later, Found) and later.execution.status not in RESTING else told
 
     # --- market ---------------------------------------------------------------------------------------------------
 
@@ -354,7 +373,7 @@ class BingxSwap(BingxLink):
         """Of one symbol, or of all that there are."""
         one = {"symbol": self._there(symbols[0])} if len(symbols) == 1 else {}
         try:
-            prices = swap_prices(self._public(PRICE_PATH, **one))
+            prices = swap_prices(self._public(PRICE_PATH, **one), symbols)
         except UNUSABLE as exc:
             raise BrokerError(f"{self.name} sent no usable prices: {exc!r}") from exc
         missing = set(symbols) - prices.keys()
@@ -389,7 +408,7 @@ class BingxSwap(BingxLink):
             while start <= now_ms:
                 found |= {str(row["orderId"]): row for row in self._ended(name, start)}
                 start += 7 * DAY_MS
-            traded = [traded_in(row, self._margin_asset) for row in found.values() if has_traded(row)]
+            traded = [traded_in(row, self._margin_asset(name)) for row in found.values() if has_traded(row)]
         except BingxError as exc:
             raise BrokerError(f"{self.name}: {exc}") from exc
         except UNUSABLE as exc:
@@ -407,7 +426,7 @@ class BingxSwap(BingxLink):
         try:
             self._ask("DELETE", ORDER_PATH, symbol=self._there(stray.symbol), clientOrderID=stray.client_order_id)
         except BingxError as exc:
-            if not is_no_such_order(exc) and exc.code != 80018:
+            if not is_over(exc):
                 raise BrokerError(f"{self.name} did not cancel {stray.client_order_id}: {exc}") from exc
 
 

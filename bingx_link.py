@@ -6,6 +6,8 @@ bingx_client.py (swap) and bingx_spot.py.
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +23,7 @@ from bingx_orders import (
     NO_SUCH_ORDER_TEXT,
     NO_SUCH_SYMBOL_TEXT,
     NOTHING_TO_CLOSE_CODES,
+    OVER_TEXT,
     RATE_CODES,
     REFUSED_CODES,
     BingxError,
@@ -33,7 +36,7 @@ from bingx_orders import (
 from broker import BrokerError, Outcome, Refused, Unknown, UnknownSymbol
 from broker_http import Answered, Http, Lost, NeverSent, Reply
 from clocks import compare_clocks
-from models import Account, Market
+from models import Account, Market, Order
 from reply_values import BadReply
 
 LIVE_URL = "https://open-api.bingx.com"
@@ -54,12 +57,19 @@ PAUSE_SECONDS = 300.0
 # What the documentation allows one account in a second, endpoint by endpoint; half a second more, as some take longer
 # on their way than others: six that arrive within one second close the endpoint for five minutes.
 PACE_SECONDS = 1.5
+# Where its documents differ (docs-v3 and BingX-API/api-ai-skills, of April 2026), the smaller number.
 PACE_SPOT, PACE_SWAP, PACE_SETTINGS = 10, 5, 2
 SETTINGS_PATHS = ("/openApi/swap/v2/trade/marginType", "/openApi/swap/v1/positionSide/dual")
+SLOWER_ON_SPOT = tuple(f"/openApi/spot/v1/{path}" for path in ("account/balance", "trade/cancel", "trade/myTrades"))
+LONGEST_PAUSE_SECONDS = 86_400.0
 LONGEST_TURN_SECONDS = 4.0
+# Longer than ways in can make the queue; with the answer it is more than anybody waits, who then looks the order up.
+LONGEST_TURN_OUT_SECONDS = 8.0
 CLOSED_STATUSES = (418, 429)
 TIME_PATH = "/openApi/swap/v2/server/time"
 FILLED_OR_GONE_CODE = 80018
+
+log = logging.getLogger("gatehouse.bingx")
 
 
 class Pace:
@@ -115,6 +125,7 @@ class BingxLink:
         self._offset_ms = 0.0
         self.clock_problem = ""
         self._clock_lock = threading.Lock()
+        self._keeps_our_ids = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -175,7 +186,8 @@ class BingxLink:
         return self._http.ask(method, target, seconds=seconds, headers={"X-BX-APIKEY": self._key})
 
     def _pace_of(self, method: str, path: str) -> Pace:
-        calls = PACE_SETTINGS if path in SETTINGS_PATHS else PACE_SWAP if "/swap/" in path else PACE_SPOT
+        is_slow = "/swap/" in path or path in SLOWER_ON_SPOT
+        calls = PACE_SETTINGS if path in SETTINGS_PATHS else PACE_SWAP if is_slow else PACE_SPOT
         return self._paces.setdefault(f"{method} {path}", Pace(calls, self._began))
 
     def _every_row(
@@ -199,9 +211,12 @@ class BingxLink:
 
     # --- endings --------------------------------------------------------------------------------------------------
 
-    def _hand_over(self, parameters: Mapping[str, str]) -> Any:
+    def _hand_over(self, order: Order, parameters: Mapping[str, str]) -> Any:
         """The order, once: what was answered when it was taken. Raises Ended, or BadReply."""
-        if not self._pace_of("POST", self.order_path).wait(LONGEST_TURN_SECONDS):
+        # Protection is handed over one by one within one time, and tried again soon: it queues as ways in do.
+        is_way_out = not order.is_entry and not order.is_protection
+        longest = LONGEST_TURN_OUT_SECONDS if is_way_out else LONGEST_TURN_SECONDS
+        if not self._pace_of("POST", self.order_path).wait(longest):
             raise Ended(Refused(f"too many orders at once for {self.name}", never_left=True, retry_after_seconds=1))
         reply = self._send("POST", self.order_path, self._signed(parameters), ORDER_SECONDS)
         if isinstance(reply, NeverSent):
@@ -228,7 +243,8 @@ class BingxLink:
             return self._clock_was_wrong(exc)
         # Refused because it is there already: that is a reason to look, not a refusal.
         if exc.code in REFUSED_CODES and not DUPLICATE_TEXT.search(exc.message):
-            hint = ": look at the position, there is nothing left to close" * (exc.code in NOTHING_TO_CLOSE_CODES)
+            why = NOTHING_TO_CLOSE_CODES.get(exc.code)
+            hint = f": look at the position, {why}" if why else ""
             return Refused(f"{self.name} refused: {exc}{hint}", str(exc.code))
         return Unknown(f"{self.name} answered: {exc}")
 
@@ -244,6 +260,19 @@ class BingxLink:
 
     def _not_this_order(self, exc: Exception) -> Unknown:
         return Unknown(f"{self.name} answered with something that is not this order: {exc}")
+
+    # --- our own ids ----------------------------------------------------------------------------------------------
+
+    def _without_our_ids(self, order: Order) -> Refused | None:
+        """An order that was taken without its id could not be looked up when its reply is lost."""
+        if self._keeps_our_ids or not order.is_entry:
+            return None
+        why = "does not keep our order ids, so that a lost reply could not be looked up: no entries"
+        return Refused(f"not sent: {self.name} {why}")
+
+    def _did_not_keep(self, order: Order) -> None:
+        self._keeps_our_ids = False
+        log.error("%s does not know %s by our id: no more entries", self.name, order.client_order_id)
 
     # --- pauses and the clock -------------------------------------------------------------------------------------
 
@@ -269,11 +298,13 @@ class BingxLink:
     def _asked_for(self, reply: Answered | None, message: str) -> float:
         again_ms = free_again_ms(message)
         if again_ms is not None:
-            return min(max((again_ms - self._now_ms()) / 1000, 1.0), 86_400.0)
-        try:
-            return max(float(reply.headers["retry-after"] if reply else PAUSE_SECONDS), 1.0)
-        except (KeyError, ValueError):
-            return PAUSE_SECONDS
+            seconds = (again_ms - self._now_ms()) / 1000
+        else:
+            try:
+                seconds = float(reply.headers["retry-after"] if reply else PAUSE_SECONDS)
+            except (KeyError, ValueError):
+                seconds = PAUSE_SECONDS
+        return min(max(seconds, 1.0), LONGEST_PAUSE_SECONDS) if math.isfinite(seconds) else PAUSE_SECONDS
 
     def leave_alone_for(self, seconds: float) -> None:
         """Nothing is sent for so long, neither questions nor orders."""
@@ -302,3 +333,8 @@ def is_no_such_order(exc: BingxError) -> bool:
     if not 200 <= exc.status < 500 or exc.code in BUSY_CODES or exc.code == FILLED_OR_GONE_CODE:
         return False
     return exc.code in NO_SUCH_ORDER_CODES or NO_SUCH_ORDER_TEXT.search(exc.message) is not None
+
+
+def is_over(exc: BingxError) -> bool:
+    """Said of an order that was to be cancelled: there is nothing left to cancel."""
+    return is_no_such_order(exc) or exc.code == FILLED_OR_GONE_CODE or bool(OVER_TEXT.search(exc.message))

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order
+from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order, is_over
 from bingx_orders import (
     BingxError,
     CannotSend,
@@ -57,6 +57,8 @@ SYMBOLS_PATH = "/openApi/spot/v1/common/symbols"
 PRICE_PATH = "/openApi/spot/v1/ticker/price"
 
 FILL_PAUSES = (0.05, 0.2, 0.3, 0.4)
+# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
+FILL_SECONDS = 3.0
 MOST_TRADES_LISTED = 500
 MOST_ORDERS_LISTED = 100
 # "Only supports a query range of 2 hours": a little before that, no order is "not found" any more for want of its id.
@@ -82,15 +84,15 @@ class BingxSpot(BingxLink):
     # --- placing --------------------------------------------------------------------------------------------------
 
     def place(self, order: Order) -> Outcome:
-        paused = self._paused()
-        if paused:
-            return paused
+        refused = self._paused() or self._without_our_ids(order)
+        if refused:
+            return refused
         try:
             parameters = spot_parameters(order)
         except CannotSend as exc:
             return Refused(f"not sent to {self.name}: {exc}")
         try:
-            row = order_in(self._hand_over(parameters))
+            row = order_in(self._hand_over(order, parameters))
             check_is_ours(order, row)
         except Ended as exc:
             return exc.outcome
@@ -102,17 +104,30 @@ class BingxSpot(BingxLink):
         return [Refused(f"{self.name} spot takes no {order.type.value} orders") for order in orders]
 
     def _what_came_of(self, order: Order, order_id: str) -> Execution:
-        """The reply names no fees, and they may be taken in coins; they are listed with its trades, a moment later."""
-        known = Execution(OrderStatus.NEW, order_id)
+        """The reply names no fees, and they may be taken in coins; they are listed with its trades, a moment later.
+
+        Asked for by our own id, so that we know that it is kept; in the end by BingX's.
+        """
+        known, is_known_by_our_id = Execution(OrderStatus.NEW, order_id), True
+        until = time.monotonic() + FILL_SECONDS
         for pause in FILL_PAUSES:
             time.sleep(pause)
+            if time.monotonic() > until:
+                return known
             try:
-                known = self._as_it_stands(order, orderId=order_id)
-            except (BingxError, BrokerError, *UNUSABLE):
+                known = self._as_it_stands(order, clientOrderID=order.client_order_id)
+            except (BingxError, BrokerError, *UNUSABLE) as exc:
+                is_known_by_our_id = not (isinstance(exc, BingxError) and is_no_such_order(exc))
                 continue
             if order.type is OrderType.LIMIT or known.status not in RESTING:
-                break
-        return known  # at worst it is followed by BingX's own id
+                return known
+        try:
+            known = self._as_it_stands(order, orderId=order_id)
+        except (BingxError, BrokerError, *UNUSABLE):
+            return known  # it is followed by BingX's own id
+        if not is_known_by_our_id:
+            self._did_not_keep(order)
+        return known
 
     # --- how an order stands --------------------------------------------------------------------------------------
 
@@ -162,7 +177,8 @@ class BingxSpot(BingxLink):
         """
         symbol, sent_ms = there(order.symbol), self._sent_ms(order)
         span = {"startTime": str(sent_ms - 1000), "endTime": str(sent_ms + SENT_WITHIN_MS)}
-        past = self._ask("GET", HISTORY_PATH, symbol=symbol, limit=str(MOST_ORDERS_LISTED), **span)
+        page = {"pageIndex": "1", "pageSize": str(MOST_ORDERS_LISTED)}
+        past = self._ask("GET", HISTORY_PATH, symbol=symbol, **page, **span)
         rows = [*orders_in(self._ask("GET", OPEN_PATH, symbol=symbol)), *orders_in(past)]
         if len(rows) >= MOST_ORDERS_LISTED:
             return NoAnswer(f"{self.name} made too many orders then to tell which is {order.client_order_id}")
@@ -171,7 +187,7 @@ class BingxSpot(BingxLink):
         for row in alike:
             if client_id_in(row).lower() == order.client_order_id.lower():
                 return Found(self._with_fees(order, row))
-        if any(not client_id_in(row) for row in alike):
+        if any(not client_id_in(row) or "*" in client_id_in(row) for row in alike):
             return NoAnswer(f"{self.name} does not tell which of its orders was {order.client_order_id}; look there")
         return NotFound()
 
@@ -253,5 +269,5 @@ class BingxSpot(BingxLink):
         try:
             self._ask("POST", CANCEL_PATH, symbol=self._there(stray.symbol), clientOrderID=stray.client_order_id)
         except BingxError as exc:
-            if not is_no_such_order(exc):
+            if not is_over(exc):
                 raise BrokerError(f"{self.name} did not cancel {stray.client_order_id}: {exc}") from exc

@@ -37,8 +37,11 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def new_id(prefix: str, now: datetime) -> str:
-    """`[a-z0-9_]`, starts with a letter, at most 24 characters. Time and chance: unique even if the journal is lost."""
-    return f"{prefix}{_base36(int(now.timestamp() * 1000))}_{_base36(secrets.randbits(50)):0>10}"
+    """Small letters and digits alone, which every broker takes, behind a prefix of letters; at most 24 characters.
+
+    Time and chance: unique even if the journal is lost.
+    """
+    return f"{prefix}{_base36(int(now.timestamp() * 1000))}{_base36(secrets.randbits(50)):0>10}"
 
 
 def _base36(number: int) -> str:

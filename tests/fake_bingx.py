@@ -79,6 +79,12 @@ class Call:
     code: int | None = None
     fault: str = ""
     banned: bool = False  # it came while its endpoint was closed: a good client makes no such call
+    told: int = 0  # the code, or else the status, that went back
+
+    @property
+    def was_turned_away(self) -> bool:
+        """At the door: nothing of it got to the exchange."""
+        return (self.told or self.code) in (418, 429, 100410, 100421)
 
 
 @dataclass(slots=True)
@@ -136,7 +142,10 @@ class Options:
     one_way_side: str = "BOTH"  # what positions are called in one-way mode
     triggers_another: bool = False  # a stop that is triggered becomes a new order, which names it
     limits: bool = True  # so many calls in a second, or the endpoint is closed for five minutes
+    second: float = 1.0  # how long that second is: a story may be told with a shorter one, and a shorter pace to fit
     listed_by_update: bool = True
+    most_leverage: int = 125  # what is above it becomes it
+    fills_while_cancelled: Decimal = ZERO  # executed after the reply to a cancel was made up, before it takes effect
     rejects_position_orders: str = ""  # the text to refuse STOP_MARKET and TAKE_PROFIT_MARKET with
 
 
@@ -275,6 +284,8 @@ class FakeBingx:
         if fault and fault.kind == "delay" and not fault.executed:
             self._release.wait(fault.seconds)
         body = None if fault and not fault.executed and fault.kind != "delay" else self._answer(request, call)
+        if fault and fault.kind in ("status", "code"):
+            call.told = fault.code or fault.status
         if body is None or (fault and fault.kind == "other_order"):
             body = self._made_up(fault, call) if fault else b""
         if fault is None:
@@ -346,13 +357,15 @@ class FakeBingx:
                 return self._body(exc.code, exc.msg)
 
     def _check_limits(self, call: Call) -> None:
-        """The documented ones, by endpoint: swap 5 a second, its settings 2, spot 10."""
+        """The documented ones, by endpoint, where two documents differ the lower: swap 5 a second, its settings 2, spot
+        10 and some of its questions 5."""
         name, now = f"{call.method} {call.path}", time.monotonic()
-        most = 2 if call.path.endswith(("/marginType", "/dual")) else 5 if "/swap/" in call.path else 10
+        slow = "/swap/" in call.path or call.path.endswith(("/cancel", "/myTrades", "/account/balance"))
+        most = 2 if call.path.endswith(("/marginType", "/dual")) else 5 if slow else 10
         times = self._times.setdefault(name, deque(maxlen=most))
         if now < self._closed_until.get(name, 0.0):
             call.banned = True
-        elif self.options.limits and len(times) == most and now - times[0] < 1:
+        elif self.options.limits and len(times) == most and now - times[0] < self.options.second:
             self._closed_until[name] = now + 300
         times.append(now)
         if now < self._closed_until.get(name, 0.0):
@@ -690,7 +703,12 @@ class FakeBingx:
         if not order.is_open:
             raise Refusal(80018, "order is already filled, The order doesn't exist")
         order.status, order.update_ms = "CANCELLED", self.now_ms()
-        return {"order": self.swap_row(order)}
+        told = {"order": self.swap_row(order)}
+        if self.options.fills_while_cancelled:
+            part = replace(order, quantity=self.options.fills_while_cancelled)
+            self._fill_swap(part, order.price)
+            order.executed, order.quote, order.commission = part.executed, part.quote, part.commission
+        return told
 
     def cancel_spot(self, params: Mapping[str, str]) -> Row:
         order = self._find("spot", params, "clientOrderID")
@@ -727,7 +745,7 @@ class FakeBingx:
         return {"orders": [self.swap_row(o) for o in self._past("swap", params, 1000)]}
 
     def history_spot(self, params: Mapping[str, str]) -> Row:
-        return {"orders": [self.spot_row(o) for o in self._past("spot", params, 100)]}
+        return {"orders": [self.spot_row(o) for o in self._past("spot", params, int(params.get("pageSize", 100)))]}
 
     def my_trades(self, params: Mapping[str, str]) -> Row:
         start, end = int(params.get("startTime", 0)), int(params.get("endTime", self.now_ms()))
@@ -783,8 +801,9 @@ class FakeBingx:
         if params.get("side") not in sides:
             mode = "Hedge" if self.options.hedge_mode else "One-way"
             raise Refusal(109400, f"In the {mode} mode, the 'Side' field can only be set to {' or '.join(sides)}.")
-        self.leverages[params["symbol"], params["side"]] = int(params["leverage"])
-        return {"leverage": int(params["leverage"]), "symbol": params["symbol"]}
+        leverage = min(int(params["leverage"]), self.options.most_leverage)
+        self.leverages[params["symbol"], params["side"]] = leverage
+        return {"leverage": leverage, "symbol": params["symbol"]}
 
     def margin_type(self, params: Mapping[str, str]) -> Row:
         return {"marginType": self.margin_types.get(params["symbol"], "CROSSED")}
@@ -827,6 +846,7 @@ class FakeBingx:
 Handler = Callable[[FakeBingx, Mapping[str, str]], Any]
 NAMED = {"symbol", "orderId"}
 SPANS = {"symbol", "startTime", "endTime", "limit", "orderId"}
+PAGED = SPANS - {"limit"} | {"pageIndex", "pageSize", "status", "type"}
 PLACED = {"symbol", "side", "positionSide", "type", "quantity", "price", "stopPrice", "reduceOnly", "closePosition",
           "workingType", "timeInForce", "clientOrderID"}  # fmt: skip
 PLACED_SPOT = {"symbol", "side", "type", "quantity", "quoteOrderQty", "price", "timeInForce", "newClientOrderId"}
@@ -854,7 +874,7 @@ ROUTES: Mapping[str, tuple[Handler, bool, set[str]]] = {
     "GET /openApi/spot/v1/trade/query": (FakeBingx.query_spot, False, NAMED | {"clientOrderID"}),
     "POST /openApi/spot/v1/trade/cancel": (FakeBingx.cancel_spot, False, NAMED | {"clientOrderID"}),
     "GET /openApi/spot/v1/trade/openOrders": (FakeBingx.open_spot, False, {"symbol"}),
-    "GET /openApi/spot/v1/trade/historyOrders": (FakeBingx.history_spot, False, SPANS),
+    "GET /openApi/spot/v1/trade/historyOrders": (FakeBingx.history_spot, False, PAGED),
     "GET /openApi/spot/v1/trade/myTrades": (FakeBingx.my_trades, False, SPANS | {"fromId"}),
     "GET /openApi/spot/v1/account/balance": (FakeBingx.balance_spot, False, set()),
 }

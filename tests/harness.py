@@ -277,13 +277,23 @@ def futures(fake: Any, **more: object) -> dict[str, object]:
     return binance(fake, binance_market="futures", binance_futures_api_url=fake.fapi_url) | more
 
 
+SHORT_SECOND, SHORT_PACE = 0.05, 0.3
+REAL_PACE: dict[str, object] = {"test_waits": None}
+
+
 def bingx(fake: Any, **more: object) -> dict[str, object]:
-    """Settings that send BINGX to the fake exchange; alerts that name no broker go there, too."""
+    """Settings that send BINGX to the fake exchange; alerts that name no broker go there, too.
+
+    Its second is shorter, and the pace of the calls with it, which every start waits for: both are as far apart as in
+    earnest. REAL_PACE tells a story at the true speed.
+    """
+    fake.set_options(second=SHORT_SECOND)
     return {
         "bingx_api_key": BINGX_KEY,
         "bingx_secret_key": BINGX_SECRET,
         "bingx_api_url": fake.url,
         "default_broker": "BINGX",
+        "test_waits": {"bingx_link.PACE_SECONDS": SHORT_PACE},
         "test_absence_seconds": 1.5,
         "test_patience": {"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [0.5, 1.0, 2.0]},
     } | more

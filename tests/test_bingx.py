@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from fake_bingx import FakeBingx
-from harness import SECRET, Daemon, assert_csvs_equal_journal, bingx, eventually
+from harness import REAL_PACE, SECRET, Daemon, assert_csvs_equal_journal, bingx, eventually
 
 ROOT = Path(__file__).parent.parent
 D = Decimal
@@ -33,7 +34,7 @@ def fake() -> Iterator[FakeBingx]:
 @pytest.fixture
 def trading(daemon_with: Callable[..., Daemon], fake: FakeBingx) -> Callable[..., Daemon]:
     """Starts a daemon whose BINGX is the fake exchange."""
-    return lambda **settings: daemon_with(**bingx(fake, **GENEROUS) | settings).start()
+    return lambda **settings: daemon_with(**bingx(fake, **GENEROUS, test_absence_seconds=0.7) | settings).start()
 
 
 def buy(daemon: Daemon, **more: object) -> Any:
@@ -102,8 +103,6 @@ def test_a_lost_reply_never_makes_a_second_order(
 def test_a_kill_around_the_order_doubles_and_loses_nothing(
     trading: Callable[..., Daemon], fake: FakeBingx, step: str
 ) -> None:
-    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
-    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     fake.fail_next("delay", PLACE, executed=True, seconds=0.3)
@@ -141,20 +140,22 @@ def wait_for(fake: FakeBingx, *wanted: tuple[str, Decimal]) -> None:
 def test_a_stop_whose_reply_was_lost_is_there_once(
     trading: Callable[..., Daemon], fake: FakeBingx, kind: str, executed: bool
 ) -> None:
-    daemon = trading()
+    daemon = trading(test_patience={"follow": 0.1, "longest_look": 0.3, "slack": 0.5, "late": [1.2]})
     fake.fail_next(kind, PLACE, executed=executed, order_type="STOP_MARKET")
     buy(daemon, stop_loss="39000")
     daemon.wait_until_settled()
     wait_for(fake, ("STOP_MARKET", D(39000)))
     eventually(lambda: len(daemon.owner_get("/status")["resting_orders"]) == 1, 10, daemon.log)
+    if not executed:
+        time.sleep(1.0)  # so late it is still looked whether the first one turned up: the second one is not it
+        assert "turned up" not in daemon.log()
+        assert len(daemon.owner_get("/status")["resting_orders"]) == 1
     stops = [call for call in fake.order_posts if call.params["type"] == "STOP_MARKET"]
     assert len(stops) == (1 if executed else 2)  # the first one never arrived, which was proven before the second
 
 
 @pytest.mark.parametrize("step", ["before the protection leaves", "after the protection's answer"])
 def test_a_kill_around_the_stop_leaves_one_stop(trading: Callable[..., Daemon], fake: FakeBingx, step: str) -> None:
-    # Three starts within a second, as only tests have them, would close what may be asked twice a second.
-    fake.set_options(limits=False)
     daemon = trading()
     daemon.kill()
     daemon.start(crash_at=step)
@@ -171,6 +172,20 @@ def test_a_position_that_cannot_be_protected_is_closed(trading: Callable[..., Da
     daemon = trading()
     buy(daemon, stop_loss="39000")
     eventually(lambda: fake.amount() == 0 and not daemon.owner_get("/status")["positions"], 10, daemon.log)
+    assert any("cannot be protected" in each["text"] for each in daemon.owner_get("/status")["notices"])
+
+
+def test_a_stop_of_the_owners_at_another_price_keeps_ours_away_until_the_position_is_closed(
+    trading: Callable[..., Daemon], fake: FakeBingx
+) -> None:
+    daemon = trading(test_patience={"follow": 0.1, "longest_look": 0.3, "guard_give_up": 0.5})
+    buy(daemon)
+    his = {"symbol": "BTC-USDT", "side": "SELL", "positionSide": "BOTH", "type": "STOP_MARKET", "stopPrice": "38000",
+           "closePosition": "true"}  # fmt: skip
+    fake.place_swap(his)
+    buy(daemon, stop_loss="39000", comment="more")
+    eventually(lambda: not daemon.owner_get("/status")["positions"], 15, daemon.log)
+    assert fake.amount() == 0
     assert any("cannot be protected" in each["text"] for each in daemon.owner_get("/status")["notices"])
 
 
@@ -197,7 +212,8 @@ def test_a_position_by_hand_keeps_entries_away(trading: Callable[..., Daemon], f
 def test_twenty_alerts_at_once_become_twenty_orders_and_close_no_endpoint(
     trading: Callable[..., Daemon], fake: FakeBingx
 ) -> None:
-    daemon = trading(max_open_trades=50, allowed_symbols="BTCUSDT", max_risk_per_trade=1000)
+    daemon = trading(max_open_trades=50, allowed_symbols="BTCUSDT", max_risk_per_trade=1000, **REAL_PACE)
+    fake.set_options(second=1.0)
     with ThreadPoolExecutor(20) as threads:
         replies = list(threads.map(lambda number: buy(daemon, comment=str(number)), range(20)))
     assert {reply.status for reply in replies} <= {200, 202, 503}

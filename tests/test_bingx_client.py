@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import fake_bingx
 import pytest
 from builders import an_order
 from fake_bingx import API_KEY, API_SECRET, FakeBingx
+from harness import SHORT_PACE, SHORT_SECOND
 
 import bingx_client
 import bingx_link
@@ -33,6 +35,7 @@ PLACE = "POST /openApi/swap/v2/trade/order"
 @pytest.fixture
 def fake() -> Iterator[FakeBingx]:
     with FakeBingx() as running:
+        running.set_options(second=SHORT_SECOND)
         yield running
 
 
@@ -57,8 +60,9 @@ def spot(fake: FakeBingx) -> BingxSpot:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bingx_client, "FILL_PAUSES", (0.0, 0.05, 0.1))
     monkeypatch.setattr(bingx_spot, "FILL_PAUSES", (0.0, 0.05, 0.1))
-    monkeypatch.setattr(bingx_link, "ORDER_SECONDS", 0.8)
-    monkeypatch.setattr(bingx_link, "ASK_SECONDS", 0.8)
+    monkeypatch.setattr(bingx_link, "ORDER_SECONDS", 0.4)
+    monkeypatch.setattr(bingx_link, "ASK_SECONDS", 0.4)
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", SHORT_PACE)
 
 
 def order(kind: str = "MARKET", side: str = "BUY", market: Market = Market.FUTURES, **more: Any) -> Order:
@@ -126,6 +130,15 @@ def test_leverage_that_cannot_be_set_keeps_the_order_here(fake: FakeBingx, swap:
     assert fake.order_posts == []
 
 
+def test_leverage_that_was_set_to_something_else_keeps_the_order_here(fake: FakeBingx, swap: BingxSwap) -> None:
+    fake.set_options(most_leverage=3)
+    outcome = swap.place(order(leverage=D(7)))
+    assert isinstance(outcome, Refused)
+    assert outcome.never_left
+    assert "leverage 3 instead" in outcome.reason
+    assert fake.order_posts == []
+
+
 def test_leverage_is_read_again_after_its_answer_was_lost(fake: FakeBingx, swap: BingxSwap) -> None:
     fake.fail_next("reset", "POST */leverage", executed=True)
     outcome = swap.place(order(leverage=D(2)))
@@ -133,6 +146,45 @@ def test_leverage_is_read_again_after_its_answer_was_lost(fake: FakeBingx, swap:
     assert outcome.never_left
     assert fake.order_posts == []
     done(swap.place(order(leverage=D(2))))
+
+
+def test_after_a_change_of_leverage_whose_answer_was_lost_nothing_is_believed_of_before(
+    fake: FakeBingx, swap: BingxSwap
+) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.fail_next("reset", "POST */leverage", executed=True)
+    assert isinstance(swap.place(order(leverage=D(2))), Refused)
+    done(swap.place(order(leverage=D(3))))
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_a_way_out_sets_no_leverage(fake: FakeBingx, swap: BingxSwap) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.fail_next("code", "POST */leverage", code=109500, msg="busy", times=9)
+    assert done(swap.place(order(side="SELL", leverage=D(1)))).status is S.FILLED
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_leverage_is_read_anew_after_connecting_again(fake: FakeBingx, swap: BingxSwap) -> None:
+    done(swap.place(order(leverage=D(3))))
+    fake.leverages["BTC-USDT", "BOTH"] = 50  # the owner's doing, while there was no connection
+    swap.connect()
+    done(swap.place(order(leverage=D(3))))
+    assert fake.leverages == {("BTC-USDT", "BOTH"): 3}
+
+
+def test_an_account_that_does_not_say_its_mode_gets_no_order(
+    fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route: Any = (lambda fake, params: {"dualSidePosition": ""}, False, set())
+    monkeypatch.setitem(fake_bingx.ROUTES, "GET /openApi/swap/v1/positionSide/dual", route)
+    with pytest.raises(BrokerError, match="hedge mode"):
+        swap.connect()
+    swap._hedge_mode = None
+    outcome = swap.place(order())
+    assert isinstance(outcome, Refused)
+    assert outcome.never_left
+    assert fake.order_posts == []
 
 
 def test_leverage_that_was_not_set_for_want_of_an_answer_leaves_the_order_for_another_try(
@@ -164,6 +216,25 @@ def test_a_limit_order_that_rests_is_new_and_can_be_cancelled(fake: FakeBingx, s
     assert fake.waiting == []
 
 
+def test_what_a_limit_order_got_while_it_was_cancelled_is_told(fake: FakeBingx, swap: BingxSwap) -> None:
+    made = order("LIMIT", price=D(50000))
+    told = done(swap.place(made))
+    # The reply to the cancel was made up a moment before the last fill.
+    fake.set_options(fills_while_cancelled=D("0.004"))
+    answer = swap.cancel(replace(made, exchange_order_id=told.exchange_order_id))
+    assert isinstance(answer, Found)
+    assert (answer.execution.status, answer.execution.executed_quantity) == (S.CANCELED, D("0.004"))
+
+
+def test_a_cancel_is_believed_while_the_order_is_still_listed_as_before(fake: FakeBingx, swap: BingxSwap) -> None:
+    made = order("LIMIT", price=D(50000))
+    told = done(swap.place(made))
+    fake.fail_next("code", "GET */trade/order", code=100500, msg="busy")
+    answer = swap.cancel(replace(made, exchange_order_id=told.exchange_order_id))
+    assert isinstance(answer, Found)
+    assert answer.execution.status is S.CANCELED
+
+
 def test_an_exit_only_reduces_and_with_nothing_to_close_is_refused(fake: FakeBingx, swap: BingxSwap) -> None:
     outcome = swap.place(order(side="SELL"))
     assert isinstance(outcome, Refused)
@@ -183,6 +254,23 @@ def test_a_market_order_whose_fill_is_late_is_new_with_its_number_and_followed_b
     answer = swap.look_up(replace(made, exchange_order_id=told.exchange_order_id))
     assert isinstance(answer, Found)
     assert answer.execution.status is S.FILLED
+
+
+@pytest.mark.parametrize("market", ["swap", "spot"])
+def test_an_order_that_was_taken_is_told_in_time_however_slow_the_questions_are(
+    fake: FakeBingx, swap: BingxSwap, spot: BingxSpot, market: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, broker, made = (bingx_client, swap, order()) if market == "swap" else (bingx_spot, spot, on_spot())
+    swap.prepare("BTCUSDT", D(1))
+    monkeypatch.setattr(module, "FILL_PAUSES", (0.0,) * 20)
+    monkeypatch.setattr(module, "FILL_SECONDS", 0.3)
+    where = "GET */trade/order" if market == "swap" else "GET */trade/query"
+    fake.fail_next("status", where, status=502, times=99)
+    fake.set_options(engine_seconds=0.1)
+    began = time.monotonic()
+    told = done(broker.place(made))
+    assert (told.status, len(told.exchange_order_id)) == (S.NEW, 19)
+    assert time.monotonic() - began < 1.0
 
 
 def test_an_account_that_does_not_keep_our_ids_takes_no_more_entries(fake: FakeBingx, swap: BingxSwap) -> None:
@@ -307,6 +395,7 @@ def test_a_mode_that_was_switched_is_read_again_and_the_order_never_left(fake: F
     assert (outcome.never_left, outcome.retry_after_seconds) == (True, 0)
     assert done(swap.place(order())).status is S.FILLED
     assert fake.held["BTC-USDT", "LONG"].quantity == D("0.01")
+    assert fake.leverages["BTC-USDT", "LONG"] == 1  # each side has its own, in this mode
 
 
 def test_a_server_that_is_slow_to_tell_the_mode_gets_no_late_order(
@@ -356,11 +445,20 @@ def test_a_ban_keeps_everything_here_and_is_told_to_who_remembers_it(
     assert fake.calls == []
 
 
-def test_without_a_word_of_how_long_it_is_five_minutes(fake: FakeBingx, swap: BingxSwap) -> None:
-    fake.fail_next("code", PLACE, code=100410, msg="rate limited")
+@pytest.mark.parametrize("said", ["", "soon", "nan", "inf", "-inf"])
+def test_without_a_usable_word_of_how_long_it_is_five_minutes(fake: FakeBingx, swap: BingxSwap, said: str) -> None:
+    headers = (("Retry-After", said),) if said else ()
+    fake.fail_next("code", PLACE, code=100410, msg="rate limited", headers=headers)
     outcome = swap.place(order())
     assert isinstance(outcome, Refused)
     assert outcome.retry_after_seconds == 300
+    assert 299 < swap.pause_seconds <= 300
+
+
+def test_nobody_is_left_alone_for_longer_than_a_day(fake: FakeBingx, swap: BingxSwap) -> None:
+    fake.fail_next("status", PLACE, status=429, headers=(("Retry-After", "99999999"),))
+    swap.place(order())
+    assert swap.pause_seconds <= 86_400
 
 
 def test_a_burst_is_spread_so_that_no_endpoint_is_closed(fake: FakeBingx, swap: BingxSwap) -> None:
@@ -385,6 +483,7 @@ def test_an_order_whose_turn_would_come_too_late_never_left(
     fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swap.prepare("BTCUSDT", D(1))
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 1.5)
     monkeypatch.setattr(bingx_link, "LONGEST_TURN_SECONDS", 0.5)
     with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(swap.place, [order() for _ in range(8)]))
@@ -394,14 +493,28 @@ def test_an_order_whose_turn_would_come_too_late_never_left(
     assert len(fake.order_posts) == 5
 
 
+def test_ways_in_that_wait_for_their_turn_do_not_turn_a_way_out_away(
+    fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(swap.place(order()))
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 0.8)
+    monkeypatch.setattr(bingx_link, "LONGEST_TURN_SECONDS", 0.2)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(swap.place, [order() for _ in range(8)]))
+    for late in (swap.place(order()), swap.place(stop())):
+        assert isinstance(late, Refused)
+        assert late.never_left
+    assert done(swap.place(order(side="SELL"))).status is S.FILLED
+
+
 def test_what_waited_for_its_turn_is_signed_when_it_leaves(
     fake: FakeBingx, swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 2.0)
+    monkeypatch.setattr(bingx_link, "PACE_SECONDS", 0.6)
     for _ in range(6):
         swap.positions()
     asked = [int(call.params["timestamp"]) for call in fake.calls if call.path.endswith("/positions")]
-    assert asked[5] - asked[4] > 1000
+    assert asked[5] - asked[4] > 300
 
 
 # ---- looking up
@@ -494,6 +607,26 @@ def test_a_stop_that_was_lost_and_never_arrived_is_not_found(fake: FakeBingx, sw
     assert swap.look_up(made) == NotFound()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_stop_that_never_arrived_is_not_taken_for_the_one_that_was_sent_in_its_place(
+    fake: FakeBingx, swap: BingxSwap, restarted: bool
+) -> None:
+    done(swap.place(order()))
+    first, second = stop(), stop()
+    fake.fail_next("reset", PLACE)
+    assert isinstance(swap.place(first), Unknown)
+    second = replace(second, exchange_order_id=done(swap.place(second)).exchange_order_id)
+    if restarted:
+        swap = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
+        assert isinstance(swap.look_up(second), Found)
+    assert swap.look_up(first) == NotFound()
+    fake.set_price("BTC-USDT", 58000)
+    assert swap.look_up(first) == NotFound()
+    answer = swap.look_up(second)
+    assert isinstance(answer, Found)
+    assert answer.execution.status is S.FILLED
+
+
 def test_a_stop_that_was_lost_and_has_been_triggered_meanwhile_is_found_as_filled(
     fake: FakeBingx, swap: BingxSwap
 ) -> None:
@@ -527,6 +660,25 @@ def test_a_stop_that_becomes_another_order_is_told_by_what_that_one_did(
     assert isinstance(swap.look_up(made), NoAnswer)
 
 
+@pytest.mark.parametrize("listed_by_update", [False, True])
+@pytest.mark.parametrize("known_since", ["placed", "triggered"])
+def test_a_stop_that_waited_for_weeks_is_told_by_what_it_became(
+    fake: FakeBingx, swap: BingxSwap, known_since: str, listed_by_update: bool
+) -> None:
+    fake.set_options(triggers_another=True, listed_by_update=listed_by_update)
+    done(swap.place(order()))
+    made = stop()
+    made = replace(made, exchange_order_id=done(swap.place(made)).exchange_order_id)
+    fake.orders[-1].time_ms -= 20 * 86_400_000
+    fake.set_price("BTC-USDT", 58000)
+    fake.orders[-1].time_ms = fake.now_ms()  # made when it was triggered
+    if known_since == "placed":
+        fake.orders[-2].update_ms = fake.orders[-2].time_ms  # BingX does not say when it was triggered
+    answer = swap.look_up(made)
+    assert isinstance(answer, Found)
+    assert (answer.execution.status, answer.execution.executed_quote) == (S.FILLED, D(580))
+
+
 def test_another_stop_at_another_price_or_of_the_past_is_not_taken_for_ours(fake: FakeBingx, swap: BingxSwap) -> None:
     done(swap.place(order()))
     done(swap.place(stop(58000)))
@@ -538,10 +690,12 @@ def test_another_stop_at_another_price_or_of_the_past_is_not_taken_for_ours(fake
 
 def test_position_sl_order_already_exists_is_a_reason_to_look(fake: FakeBingx, swap: BingxSwap) -> None:
     done(swap.place(order()))
-    done(swap.place(stop()))
-    again = stop()
-    assert isinstance(swap.place(again), Unknown)
-    assert isinstance(swap.look_up(again), Found)
+    his = {"symbol": "BTC-USDT", "side": "SELL", "positionSide": "BOTH", "type": "STOP_MARKET", "stopPrice": "59000",
+           "closePosition": "true"}  # fmt: skip
+    fake.place_swap(his)
+    made = stop()
+    assert isinstance(swap.place(made), Unknown)
+    assert isinstance(swap.look_up(made), Found)
     assert len(fake.waiting) == 1
 
 
@@ -570,6 +724,19 @@ def test_prices_of_one_and_of_several(fake: FakeBingx, swap: BingxSwap) -> None:
             swap.current_prices(wanted)
 
 
+def test_a_contract_without_a_price_does_not_hide_the_prices_of_the_others(
+    swap: BingxSwap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = {"NEW-USDT": "", "OLD-USDT": "0", "BTC-USDT": "60000", "ETH-USDT": "3000"}
+    rows = [{"symbol": symbol, "price": price} for symbol, price in prices.items()]
+    route = (lambda fake, params: rows, True, {"symbol"})
+    monkeypatch.setitem(fake_bingx.ROUTES, "GET /openApi/swap/v1/ticker/price", route)
+    assert swap.current_prices(["BTCUSDT", "ETHUSDT"]) == {"BTCUSDT": 60000, "ETHUSDT": 3000}
+    for unpriced in ("NEWUSDT", "OLDUSDT"):
+        with pytest.raises(BrokerError, match="no usable price"):
+            swap.current_prices(["BTCUSDT", unpriced])
+
+
 @pytest.mark.parametrize("symbol", ["NOPEUSDT", "BTCEUR"])
 def test_a_symbol_that_is_not_traded_is_told_so(swap: BingxSwap, spot: BingxSpot, symbol: str) -> None:
     for broker in (swap, spot):
@@ -577,8 +744,12 @@ def test_a_symbol_that_is_not_traded_is_told_so(swap: BingxSwap, spot: BingxSpot
             broker.symbol_rules(symbol)
 
 
-def test_a_server_in_trouble_is_no_word_about_a_symbol(fake: FakeBingx, swap: BingxSwap) -> None:
-    fake.fail_next("code", "GET */contracts", code=109500, msg="Account Service Unavailable, err:symbol not exist")
+@pytest.mark.parametrize(("code", "status"), [(109500, 200), (109425, 502)])
+def test_a_server_in_trouble_is_no_word_about_a_symbol(
+    fake: FakeBingx, swap: BingxSwap, code: int, status: int
+) -> None:
+    msg = "Account Service Unavailable, err:symbol not exist"
+    fake.fail_next("code", "GET */contracts", code=code, msg=msg, status=status)
     with pytest.raises(BrokerError) as caught:
         swap.symbol_rules("BTCUSDT")
     assert not isinstance(caught.value, UnknownSymbol)
@@ -601,6 +772,20 @@ def test_trades_by_hand_are_told_by_orders(fake: FakeBingx, swap: BingxSwap) -> 
     assert told.fees == (Fee("VST", D("0.3")),)
     assert swap.trades_since("BTCUSDT", datetime.now(UTC) + timedelta(seconds=5)) == []
     assert len(swap.trades_since("BTCUSDT", before - timedelta(days=30))) == 1
+
+
+def test_of_a_contract_in_usdc_the_fee_is_in_usdc(fake: FakeBingx) -> None:
+    fake.contracts["BTC-USDC"] = {**fake.contracts["BTC-USDT"], "symbol": "BTC-USDC", "currency": "USDC"}
+    fake.prices["BTC-USDC"] = D(60000)
+    fake.options.margin_asset = "USDC"
+    live = BingxSwap(API_KEY, API_SECRET, demo=False, api_url=fake.url)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    fake.set_options(fill_seconds=0.2)  # so late that it is asked for by BingX's number
+    made = replace(order(), symbol="BTCUSDC")
+    done(live.place(replace(made, rules=live.symbol_rules("BTCUSDC"))))
+    time.sleep(0.2)
+    (told,) = live.trades_since("BTCUSDC", before)
+    assert [fee.asset for fee in told.fees] == ["USDC"]
 
 
 @pytest.mark.parametrize("listed_by_update", [False, True])
@@ -698,6 +883,40 @@ def test_a_lost_reply_on_spot_is_unknown_and_the_look_up_tells(
     assert len(fake.order_posts) == 1
 
 
+def test_a_spot_account_that_does_not_keep_our_ids_takes_no_more_entries(fake: FakeBingx, spot: BingxSpot) -> None:
+    fake.set_options(keeps_client_ids=False)
+    assert done(spot.place(on_spot())).status is S.FILLED
+    outcome = spot.place(on_spot())
+    assert isinstance(outcome, Refused)
+    assert "does not keep our order ids" in outcome.reason
+    assert done(spot.place(on_spot(side="SELL", quantity=D("0.009")))).status is S.FILLED  # the way out stays open
+    assert len(fake.order_posts) == 2
+
+
+def test_spot_records_that_lag_are_not_taken_for_lost_ids(fake: FakeBingx, spot: BingxSpot) -> None:
+    fake.set_options(lookup_lag_seconds=0.4)
+    assert done(spot.place(on_spot())).status is S.NEW
+    assert isinstance(spot.place(on_spot()), Done)
+
+
+def test_a_stray_on_spot_that_is_gone_already_is_fine(fake: FakeBingx, spot: BingxSpot) -> None:
+    made = on_spot("LIMIT", price=D(50000))
+    done(spot.place(made))
+    (found,) = spot.open_orders()
+    for _ in range(2):
+        spot.cancel_stray(found)
+    assert fake.waiting == []
+    fake.fail_next("code", "POST */cancel", code=100500, msg="busy")
+    with pytest.raises(BrokerError):
+        spot.cancel_stray(found)
+
+
+@pytest.mark.parametrize(("path", "most"), [("account/balance", 5), ("trade/cancel", 5), ("trade/myTrades", 5)])
+def test_on_spot_some_questions_are_allowed_half_as_often(spot: BingxSpot, path: str, most: int) -> None:
+    pace = spot._pace_of("GET", f"/openApi/spot/v1/{path}")
+    assert pace._times.maxlen == most
+
+
 def test_too_little_on_spot_is_refused(fake: FakeBingx, spot: BingxSpot) -> None:
     outcome = spot.place(on_spot(side="SELL"))
     assert isinstance(outcome, Refused)
@@ -749,10 +968,28 @@ def test_after_two_hours_an_order_is_not_absent_only_because_its_id_is_forgotten
     fake.orders[0].time_ms -= 3 * 3600 * 1000
     answer = spot.look_up(later(made))
     assert isinstance(answer, Found)
-    fake.orders[0].client_id = ""  # listed without it: nobody can tell
-    assert isinstance(spot.look_up(later(made)), NoAnswer)
+    for shown in ("", "g*****x"):  # listed without it, or blotted out, as the documentation shows ids: nobody can tell
+        fake.orders[0].client_id = shown
+        assert isinstance(spot.look_up(later(made)), NoAnswer)
     fake.orders[0].side = "SELL"  # nothing alike: that proves it
     assert spot.look_up(later(made)) == NotFound()
+
+
+def test_among_too_many_orders_of_that_time_nobody_can_tell(
+    fake: FakeBingx, spot: BingxSpot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = later(on_spot())
+    monkeypatch.setattr(bingx_spot, "MOST_ORDERS_LISTED", 1)
+    done(spot.place(on_spot(side="BUY")))
+    fake.orders[0].time_ms -= 3 * 3600 * 1000
+    fake.orders[0].side = "SELL"  # nothing alike, but the list is full
+    assert isinstance(spot.look_up(made), NoAnswer)
+
+
+def test_an_order_of_another_time_without_an_id_does_not_keep_ours_in_doubt(fake: FakeBingx, spot: BingxSpot) -> None:
+    done(spot.place(on_spot("LIMIT", price=D(50000))))  # still open, and listed whatever is asked for
+    fake.orders[0].client_id = ""
+    assert spot.look_up(later(on_spot("LIMIT", price=D(50000)))) == NotFound()
 
 
 def test_spot_protection_is_not_offered(spot: BingxSpot) -> None:
@@ -842,6 +1079,7 @@ def test_the_fake_keeps_client_ids_in_small_letters_and_each_once(fake: FakeBing
 
 
 def test_the_fake_closes_an_endpoint_that_is_called_too_often(fake: FakeBingx) -> None:
+    fake.set_options(second=1.0)
     bare = Bare(fake)
     codes = [bare.ask("GET", "/openApi/swap/v3/user/balance")[0] for _ in range(7)]
     assert codes == [0, 0, 0, 0, 0, 100410, 100410]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import rows_alerts as alerts
+import rows_bingx as swap
 import rows_crash as crash
 import rows_disk as disk
 import rows_exchange as exchange
@@ -37,6 +38,7 @@ KILLS, FAULTS, STOPS, LIMITS = (
     "test_limits.py",
 )
 CLOCKS = "test_clocks.py"
+BINGX, BINGX_CALLS = "test_bingx.py", "test_bingx_client.py"
 CSV, DISK, HTTP = "test_csv_logger.py", "test_disk_faults.py", "test_http.py"
 
 ROWS = (
@@ -101,6 +103,15 @@ ROWS = (
     Row(56, "an error nobody foresaw", alerts.unforeseen_error, STOPS, slow=True),
     Row(57, "a crash loop", crash.crash_loop),
     Row(58, "settings that contradict each other", disk.wrong_settings),
+    Row(61, "BingX: the reply is lost, the order is there", swap.reply_lost, BINGX, slow=True),
+    Row(62, "BingX: the order never arrived", swap.never_arrived, BINGX, slow=True),
+    Row(63, "BingX: refused, and codes that nobody ever heard of", swap.refused_or_not_known),
+    Row(64, "BingX: the reply takes longer than anybody waits", swap.slow_reply),
+    Row(65, "BingX: an endpoint is closed, and a ban over a restart", swap.told_to_wait, BINGX_CALLS, slow=True),
+    Row(66, "BingX: the clocks differ (100421)", swap.clock_was_wrong),
+    Row(67, "BingX: kill -9 around the order", swap.killed_around_the_order, BINGX, slow=True),
+    Row(68, "BingX: restarted in doubt, and look-ups fail", swap.restarted_in_doubt),
+    Row(69, "BingX: the reply to a stop is lost", swap.stop_in_doubt, BINGX, slow=True),
     Row(71, "FlatTrade: the reply is lost, the order is there", shares.reply_lost),
     Row(72, "FlatTrade: the order never arrived", shares.never_arrived),
     Row(73, "FlatTrade: refused after Ok", shares.refused_after_ok),
