@@ -30,6 +30,7 @@ sheets: $(VENV)/.dev
 	@SHEETS=1 $(VENV)/bin/python -m pytest -q -rs tests/test_spreadsheets.py $(ARGS)
 
 disk-faults: $(VENV)/.dev
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q tests/test_kills.py
 	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q -rs tests/test_disk_faults.py tests/test_power_loss.py $(ARGS)
 
 bench: $(VENV)/.run
@@ -39,6 +40,7 @@ guess-times: $(VENV)/.run
 	@$(VENV)/bin/python bench/guess_times.py
 
 faults: $(VENV)/.dev
+	@EVERY_FAULT=1 $(VENV)/bin/python -m pytest -q tests/test_kills.py
 	@PYTHONPATH=.:tests $(VENV)/bin/python tests/faults/run_faults.py --kills $(KILLS) $(ARGS)
 
 screenshots: $(VENV)/.dev

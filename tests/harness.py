@@ -339,6 +339,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def examples(usually: int) -> int:
+    """How many random cases a test tries; GATEHOUSE_EXAMPLES asks for more."""
+    return int(os.environ.get("GATEHOUSE_EXAMPLES", usually))
+
+
 def eventually(happened: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
     give_up_at = time.monotonic() + seconds
     while not happened():

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from builders import BINANCE, LIMITS, NOW, RULES, D, S, an_exit, an_order, at, decide, decided, done, view_at
+from harness import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -499,7 +500,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_a_restart_knows_exactly_what_was_known_before(script: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder:
@@ -598,7 +599,7 @@ def any_value(kind: Any) -> st.SearchStrategy[Any]:
     return {str: st.text(max_size=8), bool: st.booleans(), int: st.integers()}[kind]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(any_value(Decided), any_value(OrderChanged), any_value(Switched), any_value(Preferred)))
 def test_every_event_reads_back_as_it_was_written(event: Event) -> None:
     text = to_text(event)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from builders import at
+from harness import examples
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -801,7 +802,7 @@ positive = st.decimals("0.00000001", "1000000", places=8)
 steps = st.sampled_from([D(step) for step in ("0.00000001", "0.00001", "0.001", "0.05", "1", "5", "0.00000000")])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 @given(
     quantity=st.none() | st.decimals("0.00000001", "9", places=8),
     amount=st.none() | st.decimals("0.00000001", "999", places=8),

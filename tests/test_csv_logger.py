@@ -22,6 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -381,7 +382,7 @@ def assert_harmless(line: str, columns: tuple[str, ...], numeric: set[str]) -> N
 
 
 @given(TEXT, TEXT, TEXT, TEXT, NUMBER, NUMBER, NUMBER)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70), deadline=None)
 def test_no_alert_can_break_a_line_or_start_a_formula_in_signals(
     symbol: str, strategy: str, timeframe: str, reason: str, a: Decimal | None, b: Decimal | None, c: Decimal | None
 ) -> None:
@@ -393,7 +394,7 @@ def test_no_alert_can_break_a_line_or_start_a_formula_in_signals(
 
 
 @given(TEXT, TEXT, TEXT, NUMBER, NUMBER, NUMBER, st.sampled_from(OrderStatus))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70), deadline=None)
 def test_no_order_can_break_a_line_or_start_a_formula_in_trades(
     note: str, order_id: str, asset: str, a: Decimal | None, b: Decimal | None, c: Decimal | None, status: OrderStatus
 ) -> None:
@@ -407,7 +408,7 @@ def test_no_order_can_break_a_line_or_start_a_formula_in_trades(
 
 
 @given(TEXT.filter(lambda text: text.isprintable() and not set(text) & set(";|\uff1b\uff5c\u037e")))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70), deadline=None)
 def test_the_leading_apostrophe_can_be_taken_off_again(text: str) -> None:
     clean = " ".join(text.split())[:64].rstrip()
     shown = strategy_cell(text)
@@ -733,7 +734,7 @@ def test_a_folder_that_cannot_be_made_is_said_and_healed_later(path: Path, rows:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_whatever_happens_to_the_file_it_ends_equal_and_nothing_of_the_owners_is_lost(data: st.DataObject) -> None:
     rows = Rows(data.draw(st.integers(0, 7)), batch=data.draw(st.integers(1, 9)))
     content = rows.content()

@@ -22,6 +22,7 @@ from fake_binance import FakeBinance
 from fake_faults import KINDS, Fault
 from fake_matching import ApiError, Balance, Engine, NewOrder, load
 from fake_rest import PARAMETERS, ROUTES, sign
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -1184,7 +1185,7 @@ def act(engine: Engine, name: str, kind: str, side: str, quantity: Decimal, pric
         engine.place(replace(new, price=price if kind == "LIMIT" else Decimal(0)), 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(ACTIONS, max_size=40))
 def test_whatever_happens_balances_stay_right(actions: list[tuple[str, str, Decimal, Decimal]]) -> None:
     engine = Engine(load("binance_symbols.json")["symbols"])

@@ -25,6 +25,7 @@ from fake_futures_rest import FUTURES_ROUTES
 from fake_futures_rules import NewFuturesOrder
 from fake_matching import ApiError, load
 from fake_rest import PARAMETERS, sign
+from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -1227,7 +1228,7 @@ def act(desk: AlgoDesk, name: str, kind: str, side: str, quantity: Decimal, pric
         engine.place(replace(new, reduce_only=kind == "close" and not engine.hedge_mode), 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(ACTIONS, min_size=15, max_size=50), st.booleans(), st.booleans())
 def test_whatever_happens_positions_and_money_add_up(
     actions: list[tuple[str, str, Decimal, Decimal, str]], hedge: bool, isolated: bool

@@ -7,9 +7,10 @@ what the exchange has of one alert can be counted. What counts is always what th
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,7 @@ ON_RECORD_BUT_NOT_SENT = {"after the decision's commit", "before the order leave
 PERHAPS_SENT = {"while the order is under way", AT_ANY_TIME}
 IN_RECOVERY = ("inside the outcome's transaction", "after the outcome's commit", "inside the trades row", AT_ANY_TIME)
 
+EVERY = "EVERY_FAULT" in os.environ
 kills: Counter[str] = Counter()
 counting = threading.Lock()
 
@@ -280,19 +282,24 @@ def assert_exact_at_the_limit(lane: Lane, limit: str, count: str, reason: str) -
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
+def deaths(fault: str) -> Iterable[tuple[str, str]]:
+    """With the fault and without it, on both sides; `make faults` does each with each."""
+    return itertools.product(("BUY", "SELL"), ("", fault)) if EVERY else (("BUY", fault), ("SELL", ""))
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_it_neither_doubles_nor_loses_an_order(step: str, lane: Callable[..., Lane]) -> None:
     market, limit = lane("M"), lane("L")
 
     def run_market() -> None:
         market.start_and_stay()
-        for side, fault in itertools.product(("BUY", "SELL"), ("", "reply lost")):
+        for side, fault in deaths("reply lost"):
             kill_and_check(market, step, side, "MARKET", fault)
         assert_exact_at_the_limit(market, "max_trades_per_day", "trades_today", "Daily limit reached")
 
     def run_limit() -> None:
         limit.start_and_stay()
-        for side, fault in itertools.product(("BUY", "SELL"), ("", "late")):
+        for side, fault in deaths("late"):
             kill_and_check(limit, step, side, "LIMIT", fault)
         assert_exact_at_the_limit(limit, "max_open_trades", "open_trades", "Open trades limit reached")
 
@@ -301,7 +308,14 @@ def test_killed_at_any_step_it_neither_doubles_nor_loses_an_order(step: str, lan
             running.result()
 
 
-@pytest.mark.parametrize("step", STEPS)
+# The steps that differ where there is no exchange; `make faults` dies at every one.
+PAPER_STEPS = (
+    "inside the decision's transaction", "after the decision's commit", "after the broker's answer",
+    "inside the outcome's transaction", "inside the trades row", "at any time after the start",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS if EVERY else PAPER_STEPS)
 def test_killed_at_any_step_paper_trades_once_and_its_balance_is_right(step: str, lane: Callable[..., Lane]) -> None:
     """Paper has no exchange to ask: what was not on the record when it died never happened."""
     paper = lane("P", binance_api_key=None, binance_api_secret=None, binance_api_url=None, paper_balance_usdt=1000)
@@ -430,11 +444,10 @@ def assert_sold_once(there: Scene) -> None:
     assert (status["drift"], status["halted"], status["notices"]) == ([], "", [])
 
 
-def test_there_were_at_least_a_hundred_kills() -> None:
+def test_there_were_at_least_fifty_kills_and_a_hundred_where_all_is_tried() -> None:
     if not kills.keys() >= STEPS.keys():
         pytest.skip("only some of the steps were run")
     at_steps = sum(kills[step] for step in STEPS)
     recovering = sum(count for step, count in kills.items() if step.startswith("recovery"))
     print(f"\n{sum(kills.values())} kills: {at_steps} at the steps of an order's life, {recovering} in recovery")
-    assert at_steps >= 100
-    assert recovering >= 100
+    assert min(at_steps, recovering) >= (100 if EVERY else 50)

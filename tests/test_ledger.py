@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from builders import LIMITS, NOW, D, an_order, decide, decided, done
-from harness import eventually
+from harness import eventually, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -193,7 +193,7 @@ def test_an_event_that_cannot_be_written_spoils_nobody_elses(
 plays = st.lists(st.sampled_from(["buy", "limit", "sell", "pause", "prefer", "save", "restart"]), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(plays)
 def test_a_start_from_saved_books_knows_what_the_whole_history_says(script: list[str]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

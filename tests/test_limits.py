@@ -166,7 +166,7 @@ def test_twenty_alerts_do_not_wait_for_each_others_orders(daemon_with: Make, exc
     started = time.monotonic()
     with ThreadPoolExecutor(20) as senders:
         replies = list(senders.map(lambda alert: daemon.post(**alert), buys(20)))
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 2.0
     assert [reply["status"] for reply in replies] == ["FILLED"] * 20
     assert min(reply.seconds for reply in replies) >= 0.2
 

@@ -23,7 +23,7 @@ from config import Settings
 from preferences import TARGETS
 from wiring import open_gatehouse
 
-EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "50"))
 
 NUMBER, TEXT, LIST, OBJECT = {"type": "number"}, {"type": "string"}, {"type": "array"}, {"type": "object"}
 SWITCH = {"type": "boolean"}

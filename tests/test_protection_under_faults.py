@@ -187,11 +187,13 @@ def test_while_an_exit_waits_its_turn_nothing_is_protected_anew(scene: MakeScene
 @pytest.mark.parametrize("kind", ["spot", "futures"])
 def test_protection_that_turns_up_after_it_was_given_up_leaves_one_set(scene: MakeScene, kind: str) -> None:
     there = scene(kind, {"late": [0.3, 0.3, 0.3, 0.3]}, test_absence_seconds=0.3)
-    there.fake.fail_next("late", POST[kind], seconds=1.0, then="reset")
+    there.fake.fail_next("late", POST[kind], seconds=2.0, then="reset")
+    began = time.monotonic()
     there.enter(**STOP if kind == "futures" else BOTH)
     levels = STOP if kind == "futures" else BOTH
     eventually(lambda: len(there.waiting()) > 0, 5, there.daemon.log)
-    time.sleep(1.5)
+    assert time.monotonic() - began < 2.0, "the machine was too slow: what comes late came first"
+    time.sleep(2.5 - (time.monotonic() - began))
     there.wait_for(*there.protected(**levels))
     assert there.held_there() == there.held()
     assert_one_set(there, len(levels))

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
+from harness import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -1332,7 +1333,7 @@ def _is_sane(signal: Signal) -> None:
 @given(
     st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")))
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_bytes_give_a_signal_or_an_alert_error(body: bytes) -> None:
     _survives(body)
 
@@ -1353,7 +1354,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(FIELD_NAMES) | st.text(max_size=8), JSON_VALUES, max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70), deadline=None)
 def test_any_json_gives_a_signal_or_an_alert_error(document: dict[str, Any]) -> None:
     _survives(json.dumps(document).encode())
     _survives(
@@ -1392,7 +1393,7 @@ def _edited(body: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
 
 
 @given(st.sampled_from(SAMPLES), EDITS)
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 def test_a_damaged_alert_gives_a_signal_or_an_alert_error_and_never_shows_its_secret(
     sample: str, edits: list[tuple[str, float, bytes]]
 ) -> None:
@@ -1400,7 +1401,7 @@ def test_a_damaged_alert_gives_a_signal_or_an_alert_error_and_never_shows_its_se
 
 
 @given(st.sampled_from([line["body"] for line in CORPUS if line["means"]]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_an_alert_with_one_other_value_never_shows_its_secret(sample: str, data: st.DataObject) -> None:
     try:
         document = json.loads(sample)
