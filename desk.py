@@ -11,16 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 from broker import Broker, Done, Outcome, Refused, Unknown
 from csv_logger import CsvFile
 from models import Account, DecisionRecord, Execution, Order, OrderStatus
 from risk import Alert, Request, RiskEngine
 from sizing import View
-from threads import Threads
 
 log = logging.getLogger("gatehouse.desk")
 
@@ -73,7 +72,7 @@ class Desk:
         signals_csv: CsvFile,
         trades_csv: CsvFile,
         clock: Clock,
-        threads: Threads,
+        threads: ThreadPoolExecutor,
         answered: Callable[[Account, float], None] = lambda account, seconds: None,
     ) -> None:
         """`answered` is told how long each order was on its way, in seconds."""
@@ -95,7 +94,7 @@ class Desk:
             if self._deciding:
                 return
             self._deciding = True
-        self._threads.do(self._serve)
+        self._threads.submit(self._serve)
 
     def hand_over(self, order: Order, claim: Claim) -> Outcome:
         """At most once per claim."""
@@ -150,7 +149,7 @@ class Desk:
             return
         for case in cases:
             if case.order is not None:
-                self._threads.do(partial(self._finish, case))
+                self._threads.submit(self._finish, case)
         rest = [case for case in cases if case.order is None]
         if rest:
             self.write_signals()
@@ -173,7 +172,7 @@ class Desk:
             self._deciding = bool(self._waiting)
             if not self._deciding:
                 return
-        self._threads.do(self._serve)
+        self._threads.submit(self._serve)
 
     # --- leaving --------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from broker import BrokerError
-from threads import Threads
 
 log = logging.getLogger("gatehouse.workers")
 
@@ -22,7 +22,7 @@ class Workers:
     """Used on one event loop. `lives` are those that somebody waits for when it stops, `tasks` all others."""
 
     def __init__(self, ask_seconds: float) -> None:
-        self.threads = Threads(THREADS, "gatehouse")
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gatehouse")
         self.lives: set[asyncio.Task[None]] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._ask_seconds = ask_seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,6 @@ from models import Action, Order, OrderStatus, Signal
 from paper_client import PaperClient
 from risk import Alert, RiskEngine
 from sizing import View
-from threads import Threads
 
 
 def now() -> datetime:
@@ -64,8 +64,9 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
     paper, engine, loop = PaperClient(D(1000)), RiskEngine(journal, LIMITS), asyncio.new_event_loop()
     paper.saw_price("BTCUSDT", D(100))
-    files = csv(SIGNALS, SIGNALS_COLUMNS), csv(TRADES, TRADES_COLUMNS)
-    yield Office(Desk(engine, {paper.account: paper}, *files, now, Threads(4, "desk")), engine, paper, loop)
+    with ThreadPoolExecutor(4) as threads:
+        files = csv(SIGNALS, SIGNALS_COLUMNS), csv(TRADES, TRADES_COLUMNS)
+        yield Office(Desk(engine, {paper.account: paper}, *files, now, threads), engine, paper, loop)
     loop.close()
 
 
