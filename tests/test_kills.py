@@ -131,6 +131,7 @@ def new_lane(nursery: Nursery, parent: Path, name: str, **settings: object) -> L
     folder.mkdir()
     generous = {"max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
     quick = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": SLACK_SECONDS, "late": [0.3]}
+    quick["compare"] = 3.0
     waits = {"test_absence_seconds": ABSENCE_SECONDS, "test_patience": quick}
     made = Lane(exchange, Daemon(nursery, folder, **binance(exchange, cooldown_seconds=0, **generous)), name)
     made.daemon.set(**waits | settings)
