@@ -22,7 +22,7 @@ STRACE = shutil.which("strace") or ""
 needs_strace = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubuntu: apt-get install strace)")
 
 EVERY = "EVERY_FAULT" in os.environ
-REPLY_SECONDS = 2.5
+REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 HEALED_SECONDS = 6.0
 WAL, SIGNALS, TRADES = "journal.db-wal", "signals.csv", "trades.csv"
 ORDERS = "POST /api/v3/order"

@@ -35,7 +35,7 @@ Make = Callable[..., Daemon]
 
 LOOK_UP = "GET /api/v3/order"
 ALWAYS = 10**6
-REPLY_SECONDS = 2.5
+REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 STOP_SECONDS = 10.0
 
 
