@@ -1,7 +1,7 @@
 """What the owner is told, in words: from what went on the record to plain text. Pure: no clock, no queue, no network.
 
 Names of strategies and what an exchange says are strangers' text, and some services read signs as formatting or as
-links. So a message is made of letters, digits and a few signs that mean nothing to any of them.
+links. So a message is made of letters, digits and a few signs that mean nothing to any of them, and of `TO_DO`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ LONGEST_NEWS = 300  # characters
 LONGEST_NAME = 40
 MOST_POSITIONS = 10  # in the daily summary
 DIGITS = 8
+# What the owner is to do, as it stands in our own texts: the slashes belong to it. Whoever else writes it says no more.
+TO_DO = ("GET /flattrade/login", "POST /orders/outcome", "POST /preferences/reset")
+_STRANGE = re.compile(rf"({'|'.join(TO_DO)})|[^\w .,:;+%()'-]|_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def joined(texts: Sequence[str], lost: int) -> str:
 
 def told(text: str) -> str:
     """One line of letters, digits and harmless signs, of bounded length."""
-    line = re.sub(r"[^\w .,:;+%()'-]|_", " ", text[: 4 * LONGEST_NEWS])
+    line = _STRANGE.sub(lambda found: found[1] or " ", text[: 4 * LONGEST_NEWS])
     # No emoji by its name (":x:"), and no link: "name.tld" is one to some, "BTCUSDT.P" and "1.5" to nobody.
     line = re.sub(r":(?! )|(?<=\w)\.(?=\w*[^\W\d]\w)", " ", " ".join(line.split()))
     return line if len(line) <= LONGEST_NEWS else f"{line[: LONGEST_NEWS - 3]}..."

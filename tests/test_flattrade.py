@@ -21,6 +21,7 @@ from browser import PASSWORD, Browser
 from builders import D, an_order
 from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
 from harness import ROOT, SECRET, Daemon, Reply, eventually, flattrade, log_in_at_flattrade
+from webhook_server import WebhookServer
 
 from door import at_flattrade
 from models import Action, OrderStatus, Signal
@@ -248,6 +249,18 @@ def test_a_session_that_ends_refuses_ways_out_too_and_goes_on_after_the_next_log
     log_in(daemon, fake)
     assert post(daemon, side="sell", comment="again")["status"] == "FILLED"
     assert len(fake.orders) == 2
+
+
+def test_the_owner_gets_one_message_of_a_login_that_died_and_where_to_log_in(make: Make, fake: FakeFlatTrade) -> None:
+    with WebhookServer() as server:
+        daemon = logged_in(make(notify_urls=server.url), fake)
+        fake.expire()
+        for number in range(3):
+            assert "GET /flattrade/login" in post(daemon, side="buy", quantity=1, comment=str(number))["reason"]
+        eventually(lambda: "log in at GET /flattrade/login" in server.text, 10, lambda: server.text)
+        log_in(daemon, fake)
+        eventually(lambda: "FLATTRADE: logged in until" in server.text, 10, lambda: server.text)
+        assert server.text.count("/flattrade/login") == 1
 
 
 def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemon: Daemon, fake: FakeFlatTrade) -> None:

@@ -127,6 +127,9 @@ def test_a_day_without_anything_is_told_too() -> None:
         ("www.evil.com evil.io", "www evil com evil io"),
         ("a\r\nb\x00c\u202ed\u200be\ttab", "a b c d e tab"),
         ("BTCUSDT.P at 1.5, 50% (ok); it's", "BTCUSDT.P at 1.5, 50% (ok); it's"),
+        ("GET /flattrade/login/x or GET /login, /close", "GET /flattrade/login x or GET login, close"),
+        ("evil.io/GET /flattrade/login.evil.io", "evil io GET /flattrade/login evil io"),
+        ("https://POST /orders/outcome", "https: POST /orders/outcome"),
     ],
 )
 def test_nothing_that_a_stranger_writes_is_formatting_or_a_link(said: str, told: str) -> None:
@@ -139,6 +142,11 @@ def test_whatever_is_written_becomes_one_short_line_of_harmless_signs(text: str)
     assert len(line) <= news.LONGEST_NEWS
     assert len(line.splitlines()) <= 1
     assert not re.search(r"[*_~`|<>\[\]{}@#&\\/!$\"]|://", line)
+
+
+@pytest.mark.parametrize("address", news.TO_DO)
+def test_what_the_owner_is_to_do_is_told_as_he_has_to_write_it(address: str) -> None:
+    assert news.told(f"<b>FLATTRADE</b>: {address} (a hint)").endswith(f"FLATTRADE b : {address} (a hint)")
 
 
 def test_a_hostile_name_of_a_strategy_says_nothing_of_its_own() -> None:
