@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_flattrade import APP_KEY, APP_SECRET, UID, FakeFlatTrade
+from fake_flattrade import APP_KEY, APP_SECRET, FIELDS, UID, FakeFlatTrade
 from harness import eventually
 from shares import a_client, a_limit, a_sale, an_order, done, now, refused
 
 import flattrade_client
-from broker import Balance, BrokerError, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
+from broker import Balance, BrokerError, Done, Found, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
 from flattrade_client import FlatTradeClient
 from flattrade_link import NotOk, Pace
 from flattrade_orders import (
@@ -39,6 +39,7 @@ from flattrade_token import FlatTradeLogin, Token, hashed_secret, next_clearing
 from models import (
     ENDINGS,
     RESTING,
+    Execution,
     OrderStatus,
     OrderType,
     RestsThere,
@@ -164,8 +165,60 @@ def test_the_documented_replies_are_read() -> None:
     assert (quote.last, quote.best_bid, quote.highest, quote.tick) == (D(0), D(2000), D("2093.95"), D("0.05"))
     with pytest.raises(CannotSend, match="no price"):
         marketable(Side.BUY, quote)
-    assert RESPONSES["PlaceOrder"]["norenordno"].isdigit()
-    assert scrip_of("RELIANCE").tsym in {row["tsym"] for row in RESPONSES["SearchScrip"]["values"]}
+
+
+def cancelled(client: FlatTradeClient) -> object:
+    order = a_limit("1490")
+    number = done(client.place(order)).execution.exchange_order_id
+    client._cancel(number)
+    return client.look_up(replace(order, exchange_order_id=number))
+
+
+def filled(client: FlatTradeClient) -> object:
+    of = {"symbol": "ACCELYA", "quantity": D(180), "client_order_id": "wc test order"}
+    return client.look_up(a_limit("800", exchange_order_id="20121300065716", **of))
+
+
+def quoted(client: FlatTradeClient) -> object:
+    client._tokens["ACC"] = "22"  # of a search before
+    return client.symbol_rules("ACC").price_tick
+
+
+# What our client makes of each, where the fake one answers with it. A cancel's reply does not say how the order stands.
+MADE_OF: dict[str, tuple[Callable[[FlatTradeClient], object], object]] = {
+    "PlaceOrder": (lambda client: client.place(a_limit("1490")),
+                   Done(Execution(S.NEW, "20052000000017", note="the exchange has not answered yet"))),
+    "CancelOrder": (cancelled, Found(Execution(S.NEW, "26112100000001"))),
+    "SingleOrdHist": (filled, Found(Execution(S.FILLED, "20121300065716", D(180), D(144000)))),
+    "OrderBook": (lambda client: client.open_orders(), [RestsThere("ACC", "", False)]),
+    "Limits": (lambda client: client.balances(), {"INR": Balance(D("1499999996054460"))}),
+    "SearchScrip": (lambda client: client.symbol_rules("RELIANCE").price_tick, D("0.10")),
+    "GetQuotes": (quoted, D("0.05")),
+}  # fmt: skip
+# What is no answer to us, and why.
+NOT_ASKED = {
+    "ModifyOrder": "an order is never changed: it stays what was decided, or is cancelled",
+    "Postback": "FlatTrade would have to be let in for it; how an order stands is asked for",
+}
+
+
+@pytest.mark.parametrize("endpoint", MADE_OF)
+def test_what_becomes_of_a_documented_reply(client: FlatTradeClient, fake: FakeFlatTrade, endpoint: str) -> None:
+    ask, wanted = MADE_OF[endpoint]
+    fake.fail_next("json", endpoint, status=200, text=json.dumps(RESPONSES[endpoint]))
+    assert ask(client) == wanted
+    assert fake.asked(endpoint) == [], "the fake one had an answer of its own"
+
+
+def test_no_documented_reply_is_left_out() -> None:
+    assert RESPONSES.keys() == MADE_OF.keys() | NOT_ASKED.keys()
+    # It answers 404 to who asks all the same.
+    assert NOT_ASKED.keys().isdisjoint(FIELDS)
+
+
+def test_the_documented_postback_is_an_order_that_waits() -> None:
+    order = a_limit("2500", symbol="ACC", quantity=D(1))
+    assert execution_of(order, [RESPONSES["Postback"]]) == Execution(S.NEW, "23010500000376")
 
 
 @pytest.mark.parametrize(
