@@ -9,7 +9,6 @@ from typing import Any
 
 from models import ZERO, Execution, Order, OrderStatus, plain
 
-FIELDS = ("client_order_id", "executed", "price")
 NOTE = "by its owner's word"
 MOST = Decimal(10**12)
 

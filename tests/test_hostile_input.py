@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from harness import SECRET, Daemon, Nursery, assert_csvs_equal_journal, eventual
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from outcomes import Word
 from preferences import TARGETS
 
 EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "60"))
@@ -438,11 +440,9 @@ HOSTILE_TEXTS = st.text(max_size=20) | st.sampled_from(
 QUERIES = st.lists(
     st.tuples(st.sampled_from(["limit", "since", "symbol", "strategy", "dry_run", "x"]), HOSTILE_TEXTS), max_size=3
 ).map(lambda pairs: "&".join(f"{name}={quote(value.encode('utf-8', 'surrogatepass'))}" for name, value in pairs))
-CHANGES = st.dictionaries(st.sampled_from([*TARGETS, "value", "secret"]) | st.text(max_size=5), JSON, max_size=4)
+WORD = [field.name for field in fields(Word)]
+CHANGES = st.dictionaries(st.sampled_from([*TARGETS, *WORD, "value", "secret"]) | st.text(max_size=5), JSON, max_size=4)
 BODIES = CHANGES.map(lambda fields: json.dumps(fields).encode()) | JSON.map(lambda value: json.dumps(value).encode())
-
-
-OUTCOME_FIELDS = ("client_order_id", "executed", "price", "must be a JSON object")
 
 
 def test_every_route_answers_whatever_is_asked_and_says_what_is_wrong(
@@ -464,7 +464,8 @@ def test_every_route_answers_whatever_is_asked_and_says_what_is_wrong(
         if status == 400:
             error = reply["error"]
             assert error.isprintable()
-            named = [reply["field"]] if "field" in reply else ["limit", "since", "no such parameter", *OUTCOME_FIELDS]
+            others = ["limit", "since", "no such parameter", *WORD, "must be a JSON object"]
+            named = [reply["field"]] if "field" in reply else others
             assert any(name.lower() in error.lower() for name in named), reply
 
     try:
@@ -504,6 +505,9 @@ BAD_REQUESTS: list[tuple[str, str, bytes, str]] = [
     ("POST", "/preferences/allowed_symbols", b'{"value": []}', "allowed_symbols"),
     ("POST", "/preferences/leverage", b"\xff\xfe", "body"),
     ("POST", "/preferences/leverage", b"", "body"),
+    ("POST", "/orders/outcome", b'{"client_order_id": ["gh1"], "executed": 1}', "client_order_id"),
+    ("POST", "/orders/outcome", b'{"client_order_id": "gh1", "executed": NaN}', "executed"),
+    ("POST", "/orders/outcome", b'{"client_order_id": "gh1", "executed": 1, "price": 1e999}', "price"),
 ]
 
 
