@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order, is_over
+from bingx_link import DAY_MS, FILL_SECONDS, BingxLink, Ended, either_id, is_over
 from bingx_orders import (
     CONDITIONAL,
     MODE_CODE,
@@ -47,7 +47,6 @@ from broker import (
     Done,
     Found,
     LookUp,
-    NoAnswer,
     NotFound,
     Outcome,
     Refused,
@@ -82,8 +81,6 @@ PRICE_PATH = "/openApi/swap/v1/ticker/price"
 
 # The reply to an order does not say what it got; five questions a second are allowed.
 FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
-# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
-FILL_SECONDS = 3.0
 # Who gives up after 12 s proves its absence from then on: it must not leave much later.
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
@@ -248,23 +245,16 @@ class BingxSwap(BingxLink):
 
     # --- how an order stands --------------------------------------------------------------------------------------
 
-    def look_up(self, order: Order) -> LookUp:
-        try:
-            if order.exchange_order_id:
-                row = self._row(order, orderId=order.exchange_order_id)
-                self._is_whose(order, row)
-                row = self._triggered_by(row) if is_only_triggered(row) else row
-            elif order.type in CONDITIONAL:
-                return self._looked_for(order)
-            else:
-                row = self._row(order, clientOrderId=order.client_order_id)
-            return Found(swap_execution(row, self._asset_of(order)))
-        except BingxError as exc:
-            return NotFound() if is_no_such_order(exc) else NoAnswer(f"{self.name}: {exc}")
-        except (BrokerError, CannotSend) as exc:
-            return NoAnswer(str(exc))
-        except UNUSABLE as exc:
-            return NoAnswer(f"{self.name} sent nothing usable: {exc}")
+    def _standing(self, order: Order) -> LookUp:
+        if order.exchange_order_id:
+            row = self._row(order, orderId=order.exchange_order_id)
+            self._is_whose(order, row)
+            row = self._triggered_by(row) if is_only_triggered(row) else row
+        elif order.type in CONDITIONAL:
+            return self._looked_for(order)
+        else:
+            row = self._row(order, clientOrderId=order.client_order_id)
+        return Found(swap_execution(row, self._asset_of(order)))
 
     def _triggered_by(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The order that a stop has become, where BingX made a new one of it. Raises BadReply until it is listed.
@@ -334,11 +324,7 @@ class BingxSwap(BingxLink):
     def cancel(self, order: Order) -> LookUp:
         """A reply that says so is believed unless a look tells more; else how it stands now is what counts: it may have
         filled meanwhile."""
-        by = (
-            {"orderId": order.exchange_order_id}
-            if order.exchange_order_id
-            else {"clientOrderID": order.client_order_id}
-        )
+        by = either_id(order)
         if order.type in CONDITIONAL and not order.exchange_order_id:
             answer = self.look_up(order)
             if not isinstance(answer, Found) or answer.execution.status not in RESTING:

@@ -33,11 +33,11 @@ from bingx_orders import (
     query_of,
     there,
 )
-from broker import BrokerError, Outcome, Refused, Unknown, UnknownSymbol
+from broker import BrokerError, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown, UnknownSymbol
 from broker_http import Answered, Http, Lost, NeverSent, Reply
 from clocks import compare_clocks
 from models import Account, Market, Order
-from reply_values import BadReply
+from reply_values import UNUSABLE, BadReply
 
 LIVE_URL = "https://open-api.bingx.com"
 DEMO_URL = "https://open-api-vst.bingx.com"
@@ -51,6 +51,8 @@ RECORDS_LAG_SECONDS = 5
 
 ASK_SECONDS = 5.0
 ORDER_SECONDS = 9.0
+# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
+FILL_SECONDS = 3.0
 # https://bingx-api.github.io/docs-v3 Basic Information: "rate-limit the requests and restore after 5 minutes". Each
 # endpoint has its limit by itself, so one that is closed does not keep orders from leaving on another.
 PAUSE_SECONDS = 300.0
@@ -261,6 +263,22 @@ class BingxLink:
     def _not_this_order(self, exc: Exception) -> Unknown:
         return Unknown(f"{self.name} answered with something that is not this order: {exc}")
 
+    # --- how an order stands ----------------------------------------------------------------------------------------
+
+    def look_up(self, order: Order) -> LookUp:
+        try:
+            return self._standing(order)
+        except BingxError as exc:
+            return NotFound() if is_no_such_order(exc) else NoAnswer(f"{self.name}: {exc}")
+        except (BrokerError, CannotSend) as exc:
+            return NoAnswer(str(exc))
+        except UNUSABLE as exc:
+            return NoAnswer(f"{self.name} sent nothing usable: {exc}")
+
+    def _standing(self, order: Order) -> LookUp:
+        """By BingX's number where it is known. Raises what asking and what reading a reply raise."""
+        raise NotImplementedError
+
     # --- our own ids ----------------------------------------------------------------------------------------------
 
     def _without_our_ids(self, order: Order) -> Refused | None:
@@ -326,6 +344,13 @@ class BingxLink:
             compared = compare_clocks(self.name, lambda: self._public(TIME_PATH))
             self.clock_problem = compared.problem
             self._offset_ms = compared.offset_seconds * 1000
+
+
+def either_id(order: Order) -> dict[str, str]:
+    """What names an order that is to be cancelled: BingX's number where it is known, else our own."""
+    if order.exchange_order_id:
+        return {"orderId": order.exchange_order_id}
+    return {"clientOrderID": order.client_order_id}
 
 
 def is_no_such_order(exc: BingxError) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bingx_link import DAY_MS, BingxLink, Ended, is_no_such_order, is_over
+from bingx_link import DAY_MS, FILL_SECONDS, BingxLink, Ended, either_id, is_no_such_order, is_over
 from bingx_orders import (
     BingxError,
     CannotSend,
@@ -57,8 +57,6 @@ SYMBOLS_PATH = "/openApi/spot/v1/common/symbols"
 PRICE_PATH = "/openApi/spot/v1/ticker/price"
 
 FILL_PAUSES = (0.05, 0.2, 0.3, 0.4)
-# Whoever waits for an order gives up after 12 s: sooner than that it is told as taken, by its number, and followed.
-FILL_SECONDS = 3.0
 MOST_TRADES_LISTED = 500
 MOST_ORDERS_LISTED = 100
 # "Only supports a query range of 2 hours": a little before that, no order is "not found" any more for want of its id.
@@ -131,19 +129,12 @@ class BingxSpot(BingxLink):
 
     # --- how an order stands --------------------------------------------------------------------------------------
 
-    def look_up(self, order: Order) -> LookUp:
-        try:
-            if order.exchange_order_id:
-                return Found(self._as_it_stands(order, orderId=order.exchange_order_id))
-            if self._age_seconds(order) > IDS_ARE_KNOWN_SECONDS:
-                return self._looked_for(order)
-            return Found(self._as_it_stands(order, clientOrderID=order.client_order_id))
-        except BingxError as exc:
-            return NotFound() if is_no_such_order(exc) else NoAnswer(f"{self.name}: {exc}")
-        except (BrokerError, CannotSend) as exc:
-            return NoAnswer(str(exc))
-        except UNUSABLE as exc:
-            return NoAnswer(f"{self.name} sent nothing usable: {exc}")
+    def _standing(self, order: Order) -> LookUp:
+        if order.exchange_order_id:
+            return Found(self._as_it_stands(order, orderId=order.exchange_order_id))
+        if self._age_seconds(order) > IDS_ARE_KNOWN_SECONDS:
+            return self._looked_for(order)
+        return Found(self._as_it_stands(order, clientOrderID=order.client_order_id))
 
     def _sent_ms(self, order: Order) -> int:
         return int((order.sent_at or order.created_at).timestamp() * 1000 + self._offset_ms)
@@ -193,13 +184,8 @@ class BingxSpot(BingxLink):
 
     def cancel(self, order: Order) -> LookUp:
         """How it stands afterwards is what counts: it may have filled in the meantime, or the reply was lost."""
-        by = (
-            {"orderId": order.exchange_order_id}
-            if order.exchange_order_id
-            else {"clientOrderID": order.client_order_id}
-        )
         try:
-            self._ask("POST", CANCEL_PATH, symbol=there(order.symbol), **by)
+            self._ask("POST", CANCEL_PATH, symbol=there(order.symbol), **either_id(order))
         except (BingxError, BrokerError, CannotSend):
             pass
         return self.look_up(order)
