@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -85,6 +86,37 @@ FILL_PAUSES = (0.05, 0.25, 0.4, 0.6)
 READY_WITHIN_SECONDS = 2.0
 # Of our own stop order, sent by our clock and dated by BingX's.
 CLOCK_SLACK_MS = 500
+# An order that was declared not placed is looked for 22 minutes longer; by its pace BingX takes 4300 in that time.
+MOST_STOPS_KNOWN = 5_000
+
+
+class KnownStops:
+    """Which of BingX's numbers of stop and target orders belong to which of our ids: those that were looked at last.
+
+    What waits there is looked at again and again, and so is what could be taken for one that is in doubt: neither goes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._ids: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def id_of(self, number: str) -> str | None:
+        with self._lock:
+            if number in self._ids:
+                self._ids.move_to_end(number)
+            return self._ids.get(number)
+
+    def claim(self, number: str, client_order_id: str) -> None:
+        """It stays whose it was known to be."""
+        with self._lock:
+            self._ids.setdefault(number, client_order_id)
+            self._ids.move_to_end(number)
+            if len(self._ids) > self._most:
+                self._ids.popitem(last=False)
 
 
 class BingxSwap(BingxLink):
@@ -102,7 +134,7 @@ class BingxSwap(BingxLink):
         self._hedge_mode: bool | None = None  # None: not read yet
         self._leverages: dict[str, int] = {}  # of symbols that have our margin type
         self._locks: dict[str, threading.Lock] = {}
-        self._stops: dict[str, str] = {}  # BingX's number of a stop or target order -> our id, where it is known
+        self._stops = KnownStops(MOST_STOPS_KNOWN)
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -292,7 +324,7 @@ class BingxSwap(BingxLink):
 
         def is_it(row: Mapping[str, Any]) -> bool:
             same = is_the_one(order, row, hedge_mode=hedge_mode)
-            return same and self._stops.get(str(row["orderId"]), order.client_order_id) == order.client_order_id
+            return same and self._stops.id_of(str(row["orderId"])) in (None, order.client_order_id)
 
         found = [row for row in orders_in(self._ask("GET", OPEN_PATH, symbol=symbol)) if is_it(row)]
         if not found:
@@ -309,7 +341,7 @@ class BingxSwap(BingxLink):
 
     def _is_whose(self, order: Order, row: Mapping[str, Any]) -> None:
         if order.type in CONDITIONAL:
-            self._stops.setdefault(str(row["orderId"]), order.client_order_id)
+            self._stops.claim(str(row["orderId"]), order.client_order_id)
 
     def _ended(self, symbol: str, since_ms: int) -> list[Mapping[str, Any]]:
         """Orders of the symbol that were made in the week from then on and have ended."""

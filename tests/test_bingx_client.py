@@ -607,15 +607,20 @@ def test_a_stop_that_was_lost_and_never_arrived_is_not_found(fake: FakeBingx, sw
     assert swap.look_up(made) == NotFound()
 
 
+def replaced(fake: FakeBingx, swap: BingxSwap, *of: Any) -> tuple[Order, Order]:
+    """A stop or target that never arrived, and the one that was sent in its place."""
+    first, second = stop(*of), stop(*of)
+    fake.fail_next("reset", PLACE)
+    assert isinstance(swap.place(first), Unknown)
+    return first, replace(second, exchange_order_id=done(swap.place(second)).exchange_order_id)
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_stop_that_never_arrived_is_not_taken_for_the_one_that_was_sent_in_its_place(
     fake: FakeBingx, swap: BingxSwap, restarted: bool
 ) -> None:
     done(swap.place(order()))
-    first, second = stop(), stop()
-    fake.fail_next("reset", PLACE)
-    assert isinstance(swap.place(first), Unknown)
-    second = replace(second, exchange_order_id=done(swap.place(second)).exchange_order_id)
+    first, second = replaced(fake, swap)
     if restarted:
         swap = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
         assert isinstance(swap.look_up(second), Found)
@@ -625,6 +630,26 @@ def test_a_stop_that_never_arrived_is_not_taken_for_the_one_that_was_sent_in_its
     answer = swap.look_up(second)
     assert isinstance(answer, Found)
     assert answer.execution.status is S.FILLED
+
+
+@pytest.mark.parametrize("looked_at", ["the lost one", "the one in its place"])
+def test_of_many_stops_the_last_are_known_and_those_that_are_looked_at(
+    fake: FakeBingx, monkeypatch: pytest.MonkeyPatch, looked_at: str
+) -> None:
+    """What is in doubt is looked for again and again, and what waits is followed."""
+    monkeypatch.setattr(bingx_client, "MOST_STOPS_KNOWN", 3)
+    swap = BingxSwap(API_KEY, API_SECRET, demo=True, api_url=fake.url)
+    swap.connect()
+    done(swap.place(order()))
+    first, second = replaced(fake, swap)
+    for number in range(3):
+        swap.look_up(first if looked_at == "the lost one" else second)
+        target = stop(62000 + number, "TAKE_PROFIT")
+        swap.cancel(replace(target, exchange_order_id=done(swap.place(target)).exchange_order_id))
+    assert len(swap._stops) == 3
+    assert swap.look_up(first) == NotFound()
+    newest, _ = replaced(fake, swap, 65000, "TAKE_PROFIT")
+    assert swap.look_up(newest) == NotFound()
 
 
 def test_a_stop_that_was_lost_and_has_been_triggered_meanwhile_is_found_as_filled(
