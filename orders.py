@@ -58,7 +58,7 @@ class Patience:
 
 
 NOT_FOUND_IN_A_ROW = 3
-ASK_OWNER = "; look there, and say what became of it: POST /orders/outcome"
+ASK_OWNER = "; look there, and say what became of it on the page, or with POST /orders/outcome"
 FORGOTTEN_AFTER = 10  # "no such order" in a row, of an order that the exchange had taken
 
 

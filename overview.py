@@ -58,7 +58,8 @@ def overview(state: Mapping[str, Any], decisions: Sequence[View]) -> View:
 
 def alarms(state: Mapping[str, Any]) -> list[View]:
     """What somebody should look at, the worst first."""
-    unresolved = len(state["unresolved_orders"])
+    asked = sum(_is_asked(order) for order in state["unresolved_orders"])
+    unresolved = len(state["unresolved_orders"]) - asked
     bad = [
         *state["problems"],
         *([f"Trading is halted: {state['halted']}"] if state["halted"] else []),
@@ -66,6 +67,7 @@ def alarms(state: Mapping[str, Any]) -> list[View]:
     ]
     odd = [
         *([f"{unresolved} orders with an unknown outcome: they are being looked up"] if unresolved else []),
+        *([f"{asked} orders of which only you can find out what became: say so below"] if asked else []),
         *(["Books and accounts differ: see Drift below"] if state["drift"] else []),
         *state["warnings"],
     ]
@@ -143,9 +145,15 @@ def _account(account: View, state: Mapping[str, Any]) -> View:
     }
 
 
+def _is_asked(order: View) -> bool:
+    """Whether its owner has to say what became of it."""
+    return bool(order.get("asked_of_owner"))
+
+
 def _order(order: View, is_unresolved: bool) -> View:
     return order | {
         "is_unresolved": is_unresolved,
+        "is_asked": _is_asked(order),
         "where": f"{order['broker']} {order['market']}",
         "what": _what(order),
     }

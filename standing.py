@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import replies
-from models import Account
+from models import Account, Order
 from notifier import Look
 from trader import Trader
 from wiring import FLATTRADE, Gatehouse
@@ -56,7 +56,7 @@ class Standing:
             },
             "balances": {self._gate.label(account): _balances(self._trader, account) for account in self._gate.brokers},
             "positions": self.positions(),
-            "unresolved_orders": [replies.order_view(order) for order in unresolved],
+            "unresolved_orders": [self._unresolved(order) for order in unresolved],
             "resting_orders": [replies.order_view(order) for order in books.orders.values() if order not in unresolved],
             "csv_lag": {name: csv.lag for name, csv in self._gate.csvs.items()},
             "csv_problems": {name: csv.problem for name, csv in self._gate.csvs.items() if csv.problem},
@@ -68,6 +68,11 @@ class Standing:
             "warnings": self._gate.engine.in_force.warnings,
             "notifications": self.notifications(),
         }
+
+    def _unresolved(self, order: Order) -> dict[str, Any]:
+        """With whether its broker still tells what became of it, or only the owner can."""
+        is_asked = self._trader.asked_of_owner(order.client_order_id) is not None
+        return replies.order_view(order) | {"asked_of_owner": is_asked}
 
     def _login_at(self, account: Account) -> dict[str, Any]:
         """Of a broker where the owner logs in by himself: until when; None when he has to."""

@@ -276,8 +276,11 @@ def test_a_restart_without_a_login_does_not_keep_the_other_brokers_waiting(daemo
 
 @pytest.fixture
 def unheard(make: Make, fake: FakeFlatTrade) -> Daemon:
+    return not_heard_of_for_a_day(logged_in(make(), fake), fake)
+
+
+def not_heard_of_for_a_day(daemon: Daemon, fake: FakeFlatTrade) -> Daemon:
     """An order's reply was lost, and the day with its order book went by."""
-    daemon = logged_in(make(), fake)
     die_with_an_order_under_way(daemon, fake)
     fake.new_day()
     daemon.move_clock(86_400)
@@ -343,6 +346,25 @@ def test_what_cannot_have_become_of_it_is_not_taken(unheard: Daemon) -> None:
     assert len(unheard.owner_get("/status")["unresolved_orders"]) == 1
 
 
+def test_the_page_offers_a_form_for_it_which_only_the_owners_own_page_can_send(
+    unheard: Daemon, fake: FakeFlatTrade
+) -> None:
+    owner = Browser(unheard).log_in()
+    (order,) = unheard.owner_get("/status")["unresolved_orders"]
+    page = owner.open("/ui")
+    assert f'data-outcome="{order["client_order_id"]}" data-order="BUY 10 CIPLA"' in page
+    assert "1 orders of which only you can find out what became" in page
+    assert "they are being looked up" not in page
+    word, fake.holdings["CIPLA-EQ"] = {"client_order_id": order["client_order_id"], "executed": "10"}, 10
+    for headers in ({"X_CSRF_Token": ""}, {"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
+        assert owner.post("/orders/outcome", word | {"price": "1500.1"}, **headers).status == 401
+    refused = owner.post("/orders/outcome", word)
+    assert (refused.status, refused["error"]) == (400, "price must be the average price of what was executed")
+    taken = owner.post("/orders/outcome", word | {"price": "1500.1"})
+    assert (taken.status, taken["status"]) == (200, "FILLED"), taken.body
+    assert "data-outcome" not in owner.open("/ui")
+
+
 def test_nobody_can_say_that_less_became_of_it_than_is_on_the_record_already() -> None:
     order = an_order(OrderStatus.UNKNOWN, quantity=D(10), executed_quantity=D(3), executed_quote=D(4500))
     with pytest.raises(NoWord, match="3 or more"):
@@ -356,6 +378,8 @@ def test_of_an_order_that_can_be_looked_up_nobodys_word_is_taken(daemon: Daemon,
         fake.fail_next("close", "OrderBook")
     assert post(daemon, side="buy", quantity=10)["decision"] == "ACCEPTED"
     assert say(daemon, executed=0).status == 404
+    page = Browser(daemon).log_in().open("/ui")
+    assert ("they are being looked up" in page, "data-outcome" in page) == (True, False)
     fake._faults.clear()
     daemon.wait_until_settled()
     assert daemon.trades()[-1]["Status"] == "FILLED"

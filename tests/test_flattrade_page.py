@@ -1,4 +1,4 @@
-"""FlatTrade's login of the day in a browser: the page says that it is missing, and afterwards until when it lasts."""
+"""FlatTrade in a browser: a login that is missing and then lasts; the owner says what became of a lost order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from browser import PASSWORD
 from fake_flattrade import FakeFlatTrade
 from harness import Daemon, flattrade
 from playwright.sync_api import expect, sync_playwright
+from test_flattrade import logged_in, not_heard_of_for_a_day
+from test_page import serious_findings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian, Ubuntu: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian, Ubuntu: apt-get install chromium)")
+
+
 def test_the_owner_logs_in_at_flattrade_and_the_page_says_until_when(daemon_with: Callable[..., Daemon]) -> None:
     with FakeFlatTrade() as fake, sync_playwright() as playwright:
         # Another site than the page's, as FlatTrade is: its way back does not carry the page's cookie.
@@ -46,3 +50,41 @@ def test_the_owner_logs_in_at_flattrade_and_the_page_says_until_when(daemon_with
         assert "code=" not in page.url
         chromium.close()
         assert complaints == []
+
+
+def test_the_owner_says_what_became_of_an_order_and_what_is_wrong_with_it_stands_in_the_form(
+    daemon_with: Callable[..., Daemon],
+) -> None:
+    with FakeFlatTrade() as fake, sync_playwright() as playwright:
+        lost = logged_in(daemon_with(**flattrade(fake), dashboard_password=PASSWORD), fake)
+        daemon = not_heard_of_for_a_day(lost, fake)
+        fake.holdings["CIPLA-EQ"] = 4
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = chromium.new_page(base_url=f"http://127.0.0.1:{daemon.port}", bypass_csp=True)
+        page.goto("/ui")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+
+        form = page.get_by_role("dialog", name="What became of this order?")
+        expect(page.get_by_role("button", name="Say what became of it")).to_be_visible()
+        assert serious_findings(page) == []
+        page.get_by_role("button", name="Say what became of it").click()
+        expect(form).to_contain_text("BUY 10 CIPLA")
+        assert serious_findings(page) == []
+        form.get_by_role("button", name="Leave it").click()
+        expect(form).to_be_hidden()
+        page.get_by_role("button", name="Say what became of it").click()
+        form.get_by_label("Executed").fill("11")
+        form.get_by_role("button", name="Put it on the record").click()
+        expect(form.get_by_role("alert")).to_contain_text("executed must be 0 to 10")
+        assert [order["status"] for order in daemon.owner_get("/status")["unresolved_orders"]] == ["UNKNOWN"]
+
+        form.get_by_label("Executed").fill("4")
+        form.get_by_label("Average price").fill("1500")
+        form.get_by_role("button", name="Put it on the record").click()
+        expect(page.locator("#told")).to_contain_text("The order is CANCELED")
+        expect(form).to_be_hidden()
+        expect(page.locator("[data-live=orders]")).to_contain_text("None: every order has its ending.")
+        chromium.close()
+    row = daemon.trades()[-1]
+    assert (row["Status"], row["Note"]) == ("CANCELED", "by its owner's word")

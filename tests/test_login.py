@@ -17,7 +17,7 @@ OWNERS = (
 )  # fmt: skip
 CHANGES = (
     "/pause", "/resume", "/close-all", "/preferences/reset", "/preferences/leverage", "/test/run", "/test/secret",
-    "/notifications/test",
+    "/notifications/test", "/orders/outcome",
 )  # fmt: skip
 
 

@@ -117,6 +117,11 @@ def test_a_quiet_daemon_has_no_alarms() -> None:
             "BINANCE cannot be reached: t",
         ),
         ({"unresolved_orders": [resting(status="UNKNOWN")]}, "warning", "1 orders with an unknown outcome"),
+        (
+            {"unresolved_orders": [resting(status="UNKNOWN", asked_of_owner=True)]},
+            "warning",
+            "1 orders of which only you",
+        ),
         ({"drift": [{"asset": "BTC"}]}, "warning", "Books and accounts differ"),
         ({"warnings": ["HOST is 0.0.0.0"]}, "warning", "HOST is 0.0.0.0"),
     ],
