@@ -2,6 +2,7 @@
 # make lint   style and types             make bench  measure speed and memory beside a floor
 # make guess-times  does the time of a 401 tell how near a guessed secret came?
 # make faults every fault of the matrix, then KILLS=1000 times kill -9
+# make browser  look at the page in Chromium, as its owner does (Debian, Ubuntu: apt-get install chromium; a minute)
 # make sheets open the CSV files in LibreOffice and save over them (Debian, Ubuntu: apt-get install libreoffice-calc)
 # make disk-faults fail every single call on the disk, and cut the power after each (needs strace; some three minutes)
 # make screenshots  the pictures of the page in README (needs Chromium)
@@ -13,13 +14,16 @@ VENV := .venv
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: run test lint bench guess-times faults sheets disk-faults screenshots pins clean
+.PHONY: run test browser lint bench guess-times faults sheets disk-faults screenshots pins clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
 
 test: $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+browser: $(VENV)/.dev
+	@BROWSER=1 $(VENV)/bin/python -m pytest -q -rs tests/test_page.py tests/test_flattrade_page.py $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/ruff check --quiet .

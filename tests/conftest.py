@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fake_binance import FakeBinance
@@ -12,10 +13,13 @@ from fake_bingx import FakeBingx
 from harness import API_KEY, API_SECRET, Daemon, Nursery, binance
 from scenes import BingxScene, Scene
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 # What takes longest begins first: four lanes take a file each, and the last lane to end is what everybody waits for.
 LONGEST_FIRST = (
     "test_kills.py", "test_reconcile.py", "test_protection_under_faults.py", "test_orders_under_faults.py",
-    "test_page.py", "test_limits.py", "test_bingx.py", "test_matrix.py", "test_start_and_stop.py",
+    "test_limits.py", "test_bingx.py", "test_matrix.py", "test_start_and_stop.py",
     "test_protection.py", "test_messages.py", "test_flattrade.py", "test_http.py", "test_one_account.py",
     "test_disk_faults.py", "test_signals.py", "test_futures_machine.py", "test_secrets.py", "test_hostile_input.py",
     "test_ways_out.py", "test_accountant.py", "test_life_of_an_order.py", "test_binance_futures.py",
@@ -43,6 +47,14 @@ def nursery() -> Iterator[Nursery]:
     nursery = Nursery()
     yield nursery
     nursery.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    from chromium import chromium_running  # what it needs takes a while to import, and most tests need none of it
+
+    with chromium_running() as browser:
+        yield browser
 
 
 @pytest.fixture

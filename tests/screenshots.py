@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from browser import PASSWORD
+from chromium import CHROMIUM, NO_CHROMIUM, chromium_running
 from harness import ROOT, Daemon, Nursery
-from playwright.sync_api import Browser, expect, sync_playwright
-from test_page import CHROMIUM
+from playwright.sync_api import Browser, expect
 
 FOLDER = ROOT / "docs" / "screenshots"
 WEBHOOK = "7c1d0e94b35a4f628e0b"
@@ -84,11 +84,11 @@ def look(chromium: Browser, daemon: Daemon) -> None:
 
 def main() -> int:
     if CHROMIUM is None:
-        print("no Chromium (Debian, Ubuntu: apt-get install chromium)", file=sys.stderr)
+        print(NO_CHROMIUM, file=sys.stderr)
         return 1
     FOLDER.mkdir(exist_ok=True)
     nursery = Nursery()
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as made:
         daemon = Daemon(
             nursery, Path(made), dashboard_password=PASSWORD, webhook_secret_key=WEBHOOK, max_risk_per_trade=200,
             max_trades_per_day=20,
@@ -98,11 +98,10 @@ def main() -> int:
         daemon.move_clock(-DAYS * DAY_SECONDS)
         daemon.start()
         a_month(daemon, random.Random(7))
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         try:
-            look(chromium, daemon)
+            with chromium_running() as chromium:
+                look(chromium, daemon)
         finally:
-            chromium.close()
             daemon.kill()
             nursery.close()
     print("\n".join(str(picture.relative_to(ROOT)) for picture in sorted(FOLDER.glob("*.png"))))

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
-import pytest
 from browser import PASSWORD
+from chromium import in_a_browser
 from fake_flattrade import FakeFlatTrade
 from harness import Daemon, flattrade
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from test_flattrade import logged_in, not_heard_of_for_a_day
 from test_page import serious_findings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+pytestmark = in_a_browser
 
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian, Ubuntu: apt-get install chromium)")
-
-
-def test_the_owner_logs_in_at_flattrade_and_the_page_says_until_when(daemon_with: Callable[..., Daemon]) -> None:
-    with FakeFlatTrade() as fake, sync_playwright() as playwright:
+def test_the_owner_logs_in_at_flattrade_and_the_page_says_until_when(
+    daemon_with: Callable[..., Daemon], chromium: Browser
+) -> None:
+    with FakeFlatTrade() as fake:
         # Another site than the page's, as FlatTrade is: its way back does not carry the page's cookie.
         settings = flattrade(fake) | {"flattrade_auth_url": fake.auth_url.replace("127.0.0.1", "localhost")}
         daemon = daemon_with(**settings, dashboard_password=PASSWORD).start()
         fake.redirect_url = f"http://127.0.0.1:{daemon.port}/flattrade/callback"
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = chromium.new_page(base_url=f"http://127.0.0.1:{daemon.port}")
         complaints: list[str] = []
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
@@ -48,18 +44,17 @@ def test_the_owner_logs_in_at_flattrade_and_the_page_says_until_when(daemon_with
         expect(page.get_by_text("Nobody is logged in.")).to_have_count(0)
         expect(page.get_by_text("FLATTRADE cannot be reached")).to_have_count(0)
         assert "code=" not in page.url
-        chromium.close()
+        page.close()
         assert complaints == []
 
 
 def test_the_owner_says_what_became_of_an_order_and_what_is_wrong_with_it_stands_in_the_form(
-    daemon_with: Callable[..., Daemon],
+    daemon_with: Callable[..., Daemon], chromium: Browser
 ) -> None:
-    with FakeFlatTrade() as fake, sync_playwright() as playwright:
+    with FakeFlatTrade() as fake:
         lost = logged_in(daemon_with(**flattrade(fake), dashboard_password=PASSWORD), fake)
         daemon = not_heard_of_for_a_day(lost, fake)
         fake.holdings["CIPLA-EQ"] = 4
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = chromium.new_page(base_url=f"http://127.0.0.1:{daemon.port}", bypass_csp=True)
         page.goto("/ui")
         page.get_by_label("Password").fill(PASSWORD)
@@ -85,6 +80,6 @@ def test_the_owner_says_what_became_of_an_order_and_what_is_wrong_with_it_stands
         expect(page.locator("#told")).to_contain_text("The order is CANCELED")
         expect(form).to_be_hidden()
         expect(page.locator("[data-live=orders]")).to_contain_text("None: every order has its ending.")
-        chromium.close()
+        page.close()
     row = daemon.trades()[-1]
     assert (row["Status"], row["Note"]) == ("CANCELED", "by its owner's word")

@@ -1,9 +1,8 @@
-"""The page in a browser: what an owner sees and does between two meetings. Runs in the machine's own Chromium."""
+"""The page in a browser: what an owner sees and does between two meetings. `make browser` runs it in Chromium."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +10,13 @@ from typing import Any, Protocol
 import pytest
 from browser import PASSWORD
 from browser import Browser as Person
+from chromium import in_a_browser
 from harness import SECRET, Daemon, Nursery, eventually
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from webhook_server import WebhookServer
 
 Make = Callable[..., Daemon]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = Path(__file__).parent / "data" / "axe" / "axe.min.js"
 PATHS = ("/ui", "/ui/signals", "/ui/trades", "/ui/performance", "/test", "/ui/settings")
 PHONE = {"width": 390, "height": 844}
@@ -28,17 +27,8 @@ class Open(Protocol):
     def __call__(self, daemon: Daemon, path: str, **options: Any) -> Page: ...
 
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian, Ubuntu: apt-get install chromium)")
+pytestmark = in_a_browser
 expect.set_options(timeout=10_000)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
