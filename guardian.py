@@ -36,6 +36,9 @@ class Hands(Protocol):
     async def is_gone(self, instrument: Instrument) -> bool:
         """Whether somebody has closed it at the exchange: asked there, and known to the books from then on."""
 
+    async def clear(self, instrument: Instrument) -> bool:
+        """Whether orders of ours that the books know as ended were waiting there all the same; cancelled now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waits:
@@ -78,6 +81,7 @@ class Guardian:
     async def _until_all_is_well(self, instrument: Instrument) -> None:
         loop = asyncio.get_running_loop()
         pause, again, unprotected_since, tries = self._waits.look, self._waits.again, loop.time(), 0
+        in_doubt = False  # whether any of them was given up without proof that it never left
         while True:
             try:
                 guard = await self._hands.look(instrument)
@@ -85,7 +89,9 @@ class Guardian:
                 log.error("protection of %s waits for the journal: %s", instrument, exc)
                 guard = Guard(waits=True)
             if guard.place:
-                settled = await self._place(guard.place)
+                sent = await self._place(guard.place)
+                in_doubt |= any(order.status is OrderStatus.UNKNOWN for order in sent)
+                settled = await self._resolve(sent)
                 why = _failure(settled)
                 if not why:
                     continue
@@ -93,7 +99,8 @@ class Guardian:
                 refused = any(order.status is OrderStatus.REJECTED for order in settled)
                 # That a lost request never arrived takes long to prove: that alone is no reason to close.
                 if refused or (tries > 1 and loop.time() - unprotected_since >= self._waits.give_up):
-                    if await self._hands.is_gone(instrument):
+                    if await self._is_worth_a_try(instrument, in_doubt and refused):
+                        in_doubt = False
                         continue
                     await self._hands.close(instrument, why)
                     await self._while_held(instrument, again)
@@ -110,6 +117,10 @@ class Guardian:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, self._waits.longest)
 
+    async def _is_worth_a_try(self, instrument: Instrument, in_doubt: bool) -> bool:
+        """Before it is closed: one that was given up may have arrived after all, and keep the next one out."""
+        return await self._hands.is_gone(instrument) or (in_doubt and await self._hands.clear(instrument))
+
     async def _while_held(self, instrument: Instrument, seconds: float) -> None:
         """A close that failed would fail again at once; what is bought after one that did not needs its protection."""
         loop = asyncio.get_running_loop()
@@ -122,8 +133,10 @@ class Guardian:
 
     async def _place(self, orders: Sequence[Order]) -> list[Order]:
         outcomes = await self._hands.hand_over(orders)
-        settled = [await self._hands.settle(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
-        settled = [await self._hands.resolve(o) if o.status is OrderStatus.UNKNOWN else o for o in settled]
+        return [await self._hands.settle(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+
+    async def _resolve(self, orders: Sequence[Order]) -> list[Order]:
+        settled = [await self._hands.resolve(o) if o.status is OrderStatus.UNKNOWN else o for o in orders]
         for order in settled:
             if order.status in RESTING:
                 self._hands.follow(order)

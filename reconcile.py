@@ -101,6 +101,19 @@ class Reconciler:
             except (BrokerError, JournalError) as exc:
                 log.warning("the positions were not compared with %s: %s", account, exc)
 
+    async def clear(self, instrument: Instrument) -> bool:
+        """Cancels what rests there although the books know it as ended; whether there was any."""
+        broker = self._brokers[instrument.account]
+        if broker.is_local:
+            return False
+        async with self._lock:
+            try:
+                found = [one for one in await self._strays_of(broker) if one.symbol == instrument.symbol]
+                return any([await self._is_cancelled(one, instrument.account, broker) for one in found])
+            except (BrokerError, JournalError) as exc:
+                log.warning("nothing was cancelled at %s: %s", instrument.account, exc)
+                return False
+
     async def compare(self) -> None:
         async with self._lock:
             await self._compare_all()
@@ -249,9 +262,7 @@ class Reconciler:
     # --- orders that the books do not know as live ------------------------------------------------------------------
 
     async def _strays_at(self, account: Account, broker: Broker) -> list[Row]:
-        waiting: Sequence[RestsThere] = await self._hands.ask(broker.open_orders)
-        live = self._engine.books.orders
-        strays = [one for one in waiting if one.client_order_id.startswith(OUR_IDS) and one.client_order_id not in live]
+        strays = await self._strays_of(broker)
         seen, self._strays = (
             self._strays,
             {(account, one.client_order_id) for one in strays} | {key for key in self._strays if key[0] != account},
@@ -260,12 +271,22 @@ class Reconciler:
         for one in strays:
             if (account, one.client_order_id) not in seen:
                 continue  # it may have been cancelled a moment ago
-            if await self._hands.run(self._engine.has_ended, one.symbol, one.client_order_id):
-                await self._hands.ask(broker.cancel_stray, one)
-                self._hands.tell_owner(f"{one.client_order_id} ({one.symbol}) was left over at {account}: cancelled")
-            else:
+            if not await self._is_cancelled(one, account, broker):
                 rows.append(_row(account, one.symbol, "", ZERO, ZERO) | {"order": one.client_order_id})
         return rows
+
+    async def _strays_of(self, broker: Broker) -> list[RestsThere]:
+        waiting: Sequence[RestsThere] = await self._hands.ask(broker.open_orders)
+        live = self._engine.books.orders
+        return [one for one in waiting if one.client_order_id.startswith(OUR_IDS) and one.client_order_id not in live]
+
+    async def _is_cancelled(self, one: RestsThere, account: Account, broker: Broker) -> bool:
+        """What is on no record of ours is somebody else's, whatever its id looks like."""
+        if not await self._hands.run(self._engine.has_ended, one.symbol, one.client_order_id):
+            return False
+        await self._hands.ask(broker.cancel_stray, one)
+        self._hands.tell_owner(f"{one.client_order_id} ({one.symbol}) was left over at {account}: cancelled")
+        return True
 
 
 def _is_a_sliver(position: Position, missing: Decimal) -> bool:

@@ -537,6 +537,9 @@ class _Hands:
         await self._trader._reconciler.take_over_missing(instrument.account)
         return not self.holds(instrument)
 
+    async def clear(self, instrument: Instrument) -> bool:
+        return await self._trader._reconciler.clear(instrument)
+
     async def close(self, instrument: Instrument, why: str) -> None:
         trader = self._trader
         trader.tell_owner(f"{instrument} at {instrument.broker} is closed, as it cannot be protected: {why}")

@@ -199,6 +199,30 @@ def test_protection_that_turns_up_after_it_was_given_up_leaves_one_set(scene: Ma
     assert_one_set(there, len(levels))
 
 
+@pytest.mark.parametrize("kind", EXCHANGES)
+def test_protection_that_keeps_the_next_one_out_is_taken_away_and_the_position_stays(
+    scene: MakeScene, kind: str
+) -> None:
+    """It was given up, as no look-up knew it; the exchange has it, and refuses another one beside it."""
+    there = scene(kind, test_absence_seconds=0.3)
+
+    pieces = 1 if kind == "spot" else 2
+
+    def unheard_of(call: object) -> bool:
+        """Until the next ones come."""
+        is_first = len(there.fake.calls(POST[kind])) <= pieces
+        there.fake.lookup_lag_seconds = 20.0 if is_first else 0.0
+        return is_first
+
+    there.fake.inject(Fault("reset", POST[kind], executed=True, times=pieces + 1, when=unheard_of))
+    there.enter(**BOTH)
+    eventually(lambda: "was left over at BINANCE" in there.notices(), 10, there.daemon.log)
+    there.wait_for(*there.protected(**BOTH))
+    assert_one_set(there)
+    assert there.held_there() == there.held() > 0
+    assert "cannot be protected" not in there.notices()
+
+
 @pytest.mark.parametrize("kind", ["spot", "futures"])
 def test_an_exit_whose_cancelling_of_the_protection_has_no_reply_looks_before_it_goes(
     scene: MakeScene, kind: str
