@@ -123,7 +123,7 @@ class BingxLink:
         self._quiet_until: dict[str, float] = {}  # by path; "" is all of them
         self._paces: dict[str, Pace] = {}
         self._began = time.monotonic()
-        self.on_pause: Callable[[float], None] = lambda seconds: None
+        self.on_pause: Callable[[float, str], None] = lambda seconds, path: None
         self._offset_ms = 0.0
         self.clock_problem = ""
         self._clock_lock = threading.Lock()
@@ -306,11 +306,9 @@ class BingxLink:
         if status not in CLOSED_STATUSES and code not in RATE_CODES:
             return 0.0
         seconds = self._asked_for(reply, message)
-        if status in CLOSED_STATUSES:
-            self.leave_alone_for(seconds)
-            self.on_pause(seconds)
-        else:
-            self._quiet_until[path] = time.monotonic() + seconds
+        closed = "" if status in CLOSED_STATUSES else path
+        self.leave_alone_for(seconds, closed)
+        self.on_pause(seconds, closed)
         return seconds
 
     def _asked_for(self, reply: Answered | None, message: str) -> float:
@@ -324,9 +322,9 @@ class BingxLink:
                 seconds = PAUSE_SECONDS
         return min(max(seconds, 1.0), LONGEST_PAUSE_SECONDS) if math.isfinite(seconds) else PAUSE_SECONDS
 
-    def leave_alone_for(self, seconds: float) -> None:
-        """Nothing is sent for so long, neither questions nor orders."""
-        self._quiet_until[""] = max(self._quiet_until.get("", 0.0), time.monotonic() + seconds)
+    def leave_alone_for(self, seconds: float, path: str = "") -> None:
+        """Nothing is sent there for so long; without a path nothing at all, neither questions nor orders."""
+        self._quiet_until[path] = max(self._quiet_until.get(path, 0.0), time.monotonic() + seconds)
 
     def _quiet_for(self, path: str) -> float:
         until = max(self._quiet_until.get("", 0.0), self._quiet_until.get(path, 0.0))

@@ -31,13 +31,18 @@ class Pauses:
         self._lock = threading.Lock()
         self._until = dict(_read(self._path))
 
-    def left(self, account: Account) -> float:
-        """In seconds; 0 when it may be called."""
-        return min(LONGEST_SECONDS, max(0.0, self._until.get(str(account), 0.0) - time.time()))
+    def left(self, account: Account, path: str = "") -> float:
+        """In seconds; 0 when it may be called. With a path, of what is closed alone."""
+        return min(LONGEST_SECONDS, max(0.0, self._until.get(_key(account, path), 0.0) - time.time()))
 
-    def keep(self, account: Account, seconds: float) -> None:
+    def paths(self, account: Account) -> list[str]:
+        """Of which it was asked for a pause, over or not."""
+        before = _key(account, "/").removesuffix("/")
+        return [key.removeprefix(before) for key in list(self._until) if key.startswith(f"{before}/")]
+
+    def keep(self, account: Account, seconds: float, path: str = "") -> None:
         with self._lock:
-            self._until[str(account)] = time.time() + seconds
+            self._until[_key(account, path)] = time.time() + seconds
             try:
                 self._write()
             except OSError as exc:
@@ -48,6 +53,10 @@ class Pauses:
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(self._until), "ascii")
         os.replace(new, self._path)
+
+
+def _key(account: Account, path: str) -> str:
+    return f"{account} {path}" if path else str(account)
 
 
 def _read(path: Path) -> Mapping[str, float]:

@@ -238,17 +238,24 @@ def _bingx(settings: Settings, market: Market, pauses: Pauses) -> Broker:
         from bingx_spot import BingxSpot
 
         spot = BingxSpot(key, secret, demo=settings.bingx_demo, api_url=url)
-        _remember_pauses(spot, pauses)
+        _remember_closed_paths(spot, pauses)
         return spot
     from bingx_client import BingxSwap
 
     margin = settings.bingx_margin_type.upper()
     swap = BingxSwap(key, secret, demo=settings.bingx_demo, api_url=url, margin_type=margin)
-    _remember_pauses(swap, pauses)
+    _remember_closed_paths(swap, pauses)
     return swap
 
 
-def _remember_pauses(broker: BinanceLink | BingxLink, pauses: Pauses) -> None:
+def _remember_pauses(broker: BinanceLink, pauses: Pauses) -> None:
     """As long as it asked an earlier process for it; what it asks this one for is kept for the next."""
     broker.leave_alone_for(pauses.left(broker.account))
     broker.on_pause = lambda seconds: pauses.keep(broker.account, seconds)
+
+
+def _remember_closed_paths(broker: BingxLink, pauses: Pauses) -> None:
+    """As `_remember_pauses`, of an exchange that closes single paths, too."""
+    for path in ("", *pauses.paths(broker.account)):
+        broker.leave_alone_for(pauses.left(broker.account, path), path)
+    broker.on_pause = lambda seconds, path: pauses.keep(broker.account, seconds, path)

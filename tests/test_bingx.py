@@ -226,6 +226,27 @@ def test_twenty_alerts_at_once_become_twenty_orders_and_close_no_endpoint(
     assert not any(call.banned or call.code == 100410 for call in fake.calls)
 
 
+def test_a_closed_endpoint_is_left_alone_over_a_restart_and_the_rest_of_the_account_is_asked(
+    trading: Callable[..., Daemon], fake: FakeBingx
+) -> None:
+    def sent() -> int:
+        return sum(f"{call.method} {call.path}" == PLACE for call in fake.calls)
+
+    daemon = trading()
+    open_again_ms = fake.now_ms() + 4000
+    fake.fail_next("code", PLACE, code=100410, msg=f"code:100410:… will be unblocked after {open_again_ms}")
+    assert buy(daemon, comment="closed").status == 503
+    daemon.kill()
+    seen = len(fake.calls)
+    daemon.start()
+    assert any(call.path.endswith("/user/balance") for call in fake.calls[seen:])
+    assert buy(daemon, comment="after the restart").status == 503
+    assert sent() == 1
+    assert fake.now_ms() < open_again_ms, "the machine was too slow: it was open again"
+    time.sleep(max(0.0, (open_again_ms - fake.now_ms()) / 1000 + 0.05))
+    assert buy(daemon, comment="open again")["status"] == "FILLED"
+
+
 def test_play_money_counts_as_dollars_for_the_limits(trading: Callable[..., Daemon], fake: FakeBingx) -> None:
     fake.wallet = D(5)
     reply = buy(trading())

@@ -428,14 +428,14 @@ def test_a_closed_endpoint_is_left_alone_until_it_says_and_the_others_go_on(fake
 def test_a_ban_keeps_everything_here_and_is_told_to_who_remembers_it(
     fake: FakeBingx, swap: BingxSwap, status: int
 ) -> None:
-    told: list[float] = []
-    swap.on_pause = told.append
+    told: list[tuple[float, str]] = []
+    swap.on_pause = lambda seconds, path: told.append((seconds, path))
     swap.prepare("BTCUSDT", D(1))
     fake.fail_next("status", PLACE, status=status, headers=(("Retry-After", "30"),))
     outcome = swap.place(order())
     assert isinstance(outcome, Refused)
     assert (outcome.never_left, outcome.retry_after_seconds) == (True, 30)
-    assert told == [30]
+    assert told == [(30, "")]
     fake.calls.clear()
     again = swap.place(order())
     assert isinstance(again, Refused)

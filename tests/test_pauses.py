@@ -21,6 +21,15 @@ def test_a_pause_is_known_to_the_next_process_for_that_account_alone(tmp_path: P
     assert 119 < Pauses(tmp_path).left(SPOT) <= 120, "what one is asked for does not take away the other's"
 
 
+def test_of_what_is_closed_alone_the_rest_of_the_account_may_be_called(tmp_path: Path) -> None:
+    Pauses(tmp_path).keep(FUTURES, 300, "/trade/order")
+    later = Pauses(tmp_path)
+    assert later.left(FUTURES) == 0
+    assert 299 < later.left(FUTURES, "/trade/order") <= 300
+    assert later.left(FUTURES, "/user/balance") == later.left(SPOT, "/trade/order") == 0
+    assert (later.paths(FUTURES), later.paths(SPOT)) == (["/trade/order"], [])
+
+
 def test_a_pause_that_is_over_is_none(tmp_path: Path) -> None:
     Pauses(tmp_path).keep(SPOT, -1)
     assert Pauses(tmp_path).left(SPOT) == 0
