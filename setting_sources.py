@@ -118,7 +118,11 @@ def _told_wrong(given: _Given, field: str, error: Mapping[str, Any]) -> str:
     if _is_secret(field) or (isinstance(cause, Wrong) and cause.hide_value):
         return f"{name} {cause or error['msg']}"
     seen = given.values[field].strip()
-    return f"{name} {cause or error['msg']}, was {seen[:80] + '…' if len(seen) > 80 else seen!r}"
+    told = f"{name} {cause or error['msg']}, was {seen[:80] + '…' if len(seen) > 80 else seen!r}"
+    if Settings.model_fields[field].default is None and not seen.strip("0."):
+        # What came under no name of its own was sent while it runs, where empty is refused.
+        told += "; to switch it off, " + ("leave it empty" if field in given.names else 'say "off"')
+    return told
 
 
 def _read_file(path: Path, given: _Given) -> dict[str, str]:
@@ -155,7 +159,16 @@ def _parse(path: Path, text: str, given: _Given) -> dict[str, str]:
 
 
 def _typos(variables: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Names that are none of ours, but nearly."""
+    """Names that are none of ours, but nearly, or some words of one of them: STOP_LOSS, MAX_LOSS."""
     for name in variables:
-        if name not in FIELD_OF and (alike := get_close_matches(name, FIELD_OF, 1, TYPO_LIKENESS)):
+        if name not in FIELD_OF and (
+            alike := get_close_matches(name, FIELD_OF, 1, TYPO_LIKENESS) or _with_these_words(name)
+        ):
             yield name, alike[0]
+
+
+def _with_these_words(name: str) -> list[str]:
+    """A single word, or one that begins otherwise (API_KEY), may well be another program's."""
+    first, *others = name.split("_")
+    known = ((setting, setting.split("_")) for setting in FIELD_OF)
+    return [setting for setting, words in known if others and words[0] == first and {*others} <= {*words}]

@@ -206,10 +206,10 @@ def check_notify_urls(value: object) -> SecretStr:
 
 
 Switch = Annotated[bool, BeforeValidator(_check_switch)]
-Money = Annotated[Decimal, number("must be a number above 0", lambda n: n > 0)]
-MoneyOrZero = Annotated[Decimal, number("must be a number of 0 or more", lambda n: n >= 0)]
-Confidence = Annotated[Decimal, number("must be a number from 0 to 100", lambda n: 0 <= n <= 100)]
-Percent = Annotated[Decimal, number("must be a number above 0 and at most 100", lambda n: 0 < n <= 100)]
+Money = Annotated[Decimal, number("must be a number above 0, like 12.5", lambda n: n > 0)]
+MoneyOrZero = Annotated[Decimal, number("must be a number of 0 or more, like 12.5", lambda n: n >= 0)]
+Confidence = Annotated[Decimal, number("must be a number from 0 to 100, like 12.5", lambda n: 0 <= n <= 100)]
+Percent = Annotated[Decimal, number("must be a number above 0 and at most 100, like 12.5", lambda n: 0 < n <= 100)]
 Count = Annotated[int, whole_number(1)]
 Leverage = Annotated[int, whole_number(1, 150)]
 Url = Annotated[str, BeforeValidator(_check_url)]

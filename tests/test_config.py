@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from config import SETTING_FIELDS, SETTING_NAMES, Settings, SettingsError
 from models import Market
-from setting_sources import load_settings
+from setting_sources import judge_changes, load_settings
 
 SECRET = "correct-horse-battery-9"
 KEYS = {"BINANCE_API_KEY": "the-api-key", "BINANCE_API_SECRET": "the-api-secret", "WEBHOOK_SECRET_KEY": SECRET}
@@ -75,7 +75,7 @@ def test_all_mistakes_are_told_at_once_in_one_message(load: Load) -> None:
 
 def test_a_wrong_value_is_not_also_blamed_for_contradicting_another(load: Load) -> None:
     found = mistakes(load, TRADE_AMOUNT_USDT="lots", MAX_RISK_PER_TRADE="5")
-    assert found == ("TRADE_AMOUNT_USDT must be a number above 0, was 'lots'",)
+    assert found == ("TRADE_AMOUNT_USDT must be a number above 0, like 12.5, was 'lots'",)
 
 
 def test_settings_do_not_change() -> None:
@@ -171,6 +171,10 @@ def test_the_environment_goes_before_the_file_whatever_the_name(load: Load) -> N
         ("WEBHOOK_SECRET", "WEBHOOK_SECRET_KEY"),
         ("BINANCE_TEST_NET", "BINANCE_TESTNET"),
         ("max_open_trdaes", "MAX_OPEN_TRADES"),
+        ("MAX_RISK", "MAX_RISK_PER_TRADE"),
+        ("MAX_LOSS", "MAX_DAILY_LOSS_USDT"),
+        ("STOP_LOSS", "STOP_LOSS_PERCENT"),
+        ("MAX_SIGNAL_AGE", "MAX_SIGNAL_AGE_SECONDS"),
     ],
 )
 def test_a_misspelled_name_in_the_file_is_a_mistake(load: Load, typo: str, meant: str) -> None:
@@ -181,7 +185,9 @@ def test_a_misspelled_name_in_the_file_is_a_mistake(load: Load, typo: str, meant
 
 
 def test_foreign_names_in_the_file_are_nobodys_business(load: Load) -> None:
-    load("PATH=/bin\nTZ=UTC\nLOG_LEVEL=debug\nTELEGRAM_TOKEN=1\nPYTHONUNBUFFERED=1\nDATABASE_URL=x\n")
+    load(
+        "PATH=/bin\nTZ=UTC\nLOG_LEVEL=debug\nLOG=1\nSECRET_KEY=1\nAPI_KEY=1\nTELEGRAM_TOKEN=1\nPYTHONUNBUFFERED=1\nDATABASE_URL=x\n"
+    )
 
 
 def test_a_misspelled_name_in_the_environment_is_only_a_warning(load: Load) -> None:
@@ -271,9 +277,9 @@ GOOD: list[tuple[str, str, Any]] = [
 ]
 
 WHOLE = "must be a whole number of 1 or more"
-ABOVE_0 = "must be a number above 0"
-CONFIDENCE = "must be a number from 0 to 100"
-PERCENT = "must be a number above 0 and at most 100"
+ABOVE_0 = "must be a number above 0, like 12.5"
+CONFIDENCE = "must be a number from 0 to 100, like 12.5"
+PERCENT = "must be a number above 0 and at most 100, like 12.5"
 SYMBOLS = "must be a comma list of symbols like BTCUSDT,ETHUSDT"
 NETWORKS = "must be a comma list of addresses or networks like 52.89.214.238,10.0.0.0/8"
 HTTPS = "must be an https:// address (plain http:// only to this machine)"
@@ -303,11 +309,8 @@ BAD = [
     ("MAX_RISK_PER_TRADE", "10,5", ABOVE_0),
     ("TRADE_AMOUNT_USDT", "0.0", ABOVE_0),
     ("PAPER_BALANCE_USDT", "0", ABOVE_0),
-    ("MAX_DAILY_LOSS_USDT", "0", ABOVE_0),
-    ("MIN_BALANCE_USDT", "-0.1", "must be a number of 0 or more"),
-    ("CAPITAL_ALLOCATION_PERCENT", "0", PERCENT),
+    ("MIN_BALANCE_USDT", "-0.1", "must be a number of 0 or more, like 12.5"),
     ("CAPITAL_ALLOCATION_PERCENT", "100.01", PERCENT),
-    ("STOP_LOSS_PERCENT", "0", PERCENT),
     ("TRUSTED_PROXY_HOPS", "-1", "must be a whole number from 0 to 10"),
     ("TRUSTED_PROXY_HOPS", "yes", "must be a whole number from 0 to 10"),
     ("LEVERAGE", "0", "must be a whole number from 1 to 150"),
@@ -347,6 +350,19 @@ def test_a_good_value_is_taken(load: Load, name: str, text: str, value: Any) -> 
 @pytest.mark.parametrize(("name", "text", "wanted"), BAD)
 def test_a_bad_value_is_refused_and_told_with_what_is_wanted(load: Load, name: str, text: str, wanted: str) -> None:
     assert mistakes(load, **{name: text}) == (f"{name} {wanted}, was {text.strip()!r}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("MAX_DAILY_LOSS_USDT", ABOVE_0), ("CAPITAL_ALLOCATION_PERCENT", PERCENT), ("STOP_LOSS_PERCENT", PERCENT)],
+)
+def test_who_writes_0_for_off_is_told_how_it_is_switched_off(load: Load, name: str, wanted: str) -> None:
+    assert mistakes(load, **{name: "0.0"}) == (f"{name} {wanted}, was '0.0'; to switch it off, leave it empty",)
+
+
+def test_who_sends_0_for_off_while_it_runs_is_told_the_word(load: Load) -> None:
+    _, (mistake,) = judge_changes(load(), {"stop_loss_percent": "0"})
+    assert mistake.text == f"STOP_LOSS_PERCENT {PERCENT}, was '0'; to switch it off, say " + '"off"'
 
 
 def test_a_very_long_value_is_not_repeated_in_full(load: Load) -> None:

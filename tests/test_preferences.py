@@ -417,7 +417,7 @@ SAID: list[tuple[str, str, str]] = [
     ("limits", '{"max_open_trades": 5, "MAX_OPEN_TRADES": 6}', "wanted each setting once"),
     ("max_open_trades", '{"max_open_trades": 5, "value": 6}', "wanted each setting once"),
     ("max_risk_per_trade", '{"value": NaN}', "saw 'NaN', wanted a plain number"),
-    ("max_risk_per_trade", '{"value": 1e1}', "MAX_RISK_PER_TRADE must be a number above 0, was '1e1'"),
+    ("max_risk_per_trade", '{"value": 1e1}', "MAX_RISK_PER_TRADE must be a number above 0, like 12.5, was '1e1'"),
     ("max_open_trades", '{"value": 5.0}', "MAX_OPEN_TRADES must be a whole number of 1 or more, was '5.0'"),
     ("strategies", '{"value": "{{strategy}}"}', "did not fill in this placeholder"),
 ]
