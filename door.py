@@ -101,7 +101,9 @@ class Door:
                 no_market = f"{signal.symbol} means {account.market}; {broker} trades shares only"
             elif broker in names:
                 setting = MARKET_SETTINGS.get(broker, "BINANCE_MARKET")
-                no_market = f"{signal.symbol} means {account.market}, which is off at {broker}; see {setting}"
+                no_market = (
+                    f"this alert for {signal.symbol} means {account.market}, which is off at {broker}; see {setting}"
+                )
             else:
                 no_broker = f"Broker not configured: {broker}; configured: {', '.join(names)}"
         return Alert(signal, key, account, received_at, broker_problem=no_broker, market_problem=no_market)
