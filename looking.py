@@ -61,7 +61,7 @@ class Looking:
         found = await asyncio.to_thread(
             self._gate.journal.executions,
             queries.limit(query.get("limit", "100")),
-            query.get("symbol"),
+            queries.in_capitals(query.get("symbol")),
             query.get("strategy"),
             queries.moment("since", query.get("since")),
         )
@@ -70,7 +70,8 @@ class Looking:
     async def positions(self, request: Request) -> Response:
         await self._access.owner_only(request)
         queries.only(request, "symbol")
-        return json_reply(200, {"positions": self._standing.positions(request.query_params.get("symbol"))})
+        symbol = queries.in_capitals(request.query_params.get("symbol"))
+        return json_reply(200, {"positions": self._standing.positions(symbol)})
 
     async def account_summary(self, request: Request) -> Response:
         await self._access.owner_only(request)
@@ -85,14 +86,15 @@ class Looking:
 
     async def performance(self, request: Request) -> Response:
         await self._access.owner_only(request)
+        queries.only(request, "symbol", "strategy", "since", "until", "broker")
         query = request.query_params
         wanted = Wanted(
-            symbol=query.get("symbol"),
+            symbol=queries.in_capitals(query.get("symbol")),
             strategy=query.get("strategy"),
             since=queries.moment("since", query.get("since")),
             until=queries.moment("until", query.get("until")),
         )
-        found, brokers = await self.results(wanted, query.get("broker"))
+        found, brokers = await self.results(wanted, queries.in_capitals(query.get("broker")))
         return json_reply(200, {"brokers": brokers} | replies.performance_view(found))
 
     async def results(self, wanted: Wanted, broker: str | None = None) -> tuple[Performance, Sequence[str]]:

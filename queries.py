@@ -67,14 +67,19 @@ def moment(name: str, text: str | None) -> datetime | None:
         raise BadRequest(400, f"{name} must be an ISO time, e.g. 2026-01-31T12:00:00Z") from exc
 
 
+def in_capitals(text: str | None) -> str | None:
+    """As symbols and brokers are written in the records."""
+    return text.upper() if text else text
+
+
 def wanted(query: Mapping[str, str]) -> Wanted:
     """Fields of a form that were left empty choose nothing."""
     return Wanted(
-        symbol=query.get("symbol") or None,
+        symbol=in_capitals(query.get("symbol")) or None,
         strategy=query.get("strategy") or None,
         decision=_one_of("decision", query.get("decision"), Decision),
         check=query.get("check") or None,
-        broker=query.get("broker") or None,
+        broker=in_capitals(query.get("broker")) or None,
         status=_one_of("status", query.get("status"), OrderStatus),
         since=moment("since", query.get("since") or None),
         until=moment("until", query.get("until") or None),

@@ -236,6 +236,7 @@ def test_the_workbooks_of_a_daemon_have_the_rows_of_its_csv_files(busy: Daemon) 
     [
         ("symbol=ETHUSDT", ["ETHUSDT"]), ("decision=REJECTED", ["ETHUSDT"]), ("decision=rejected", ["ETHUSDT"]),
         ("check=confidence", ["ETHUSDT"]), ("strategy=swing&symbol=BTCUSDT", []), ("decision=INVALID", [""]),
+        ("symbol=ethusdt&broker=paper", ["ETHUSDT"]),
         ("broker=PAPER", ["BTCUSDT", "ETHUSDT"]), ("since=2999-01-01", []), ("until=2999-01-01&symbol=", None),
     ],
 )  # fmt: skip

@@ -645,6 +645,7 @@ def test_positions_and_account_tell_what_is_held_and_what_it_is_worth(paper: Dae
     ("method", "path", "there_are"),
     [("GET", "/executions?limt=5", "there are limit, symbol, strategy, since"),
      ("GET", "/executions?limit=5&limt=5", "there are limit, symbol, strategy, since"),
+     ("GET", "/performance?limt=5", "there are symbol, strategy, since, until, broker"),
      ("GET", "/positions?limt=BTCUSDT", "there are symbol"), ("POST", "/close-all?limt=BTCUSDT", "none is taken here")],
 )  # fmt: skip
 def test_a_parameter_that_nobody_reads_is_refused_by_name(
@@ -655,6 +656,14 @@ def test_a_parameter_that_nobody_reads_is_refused_by_name(
     assert (reply.status, reply["error"]) == (400, f"'limt': no such parameter; {there_are}")
     assert paper.request(method, path).status == 401, "a stranger learns no names"
     assert len(paper.owner_get("/positions")["positions"]) == 1, "nothing was closed"
+
+
+def test_symbols_and_brokers_are_asked_for_in_small_letters_too(paper: Daemon) -> None:
+    paper.post(**BUY)
+    assert len(paper.owner_get("/executions?symbol=btcusdt")["executions"]) == 1
+    assert len(paper.owner_get("/positions?symbol=btcusdt")["positions"]) == 1
+    found = paper.owner_get("/performance?symbol=btcusdt&broker=paper")
+    assert (found["brokers"], found["orders"]) == (["PAPER"], 1)
 
 
 def test_executions_are_the_newest_first_and_can_be_chosen(paper: Daemon) -> None:
