@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings
+from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS
 from models import plain
 from setting_sources import load_settings
 
@@ -114,6 +115,13 @@ def test_every_file_is_on_the_map_and_imports_only_from_its_own_line_and_below()
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             above = [name for name in names if name in lines and lines[name] < line]
             assert not above, f"{module}.py imports {above} from above"
+
+
+@pytest.mark.parametrize(("file", "columns"), [("signals", SIGNALS_COLUMNS), ("trades", TRADES_COLUMNS)])
+def test_every_column_of_the_csv_files_is_explained_in_its_place(file: str, columns: tuple[str, ...]) -> None:
+    table = (ROOT / "docs" / "first-steps.md").read_text().split(f"| {file}.csv | |\n")[1].split("\n\n")[0]
+    shown = [name for row in table.splitlines()[1:] for name in re.findall("`(.*?)`", row.split("|")[1])]
+    assert tuple(shown) == columns
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
