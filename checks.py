@@ -335,7 +335,11 @@ def size_is_tradable(case: Case) -> Verdict:
     smallest = max(sizing.smallest_quantity(rules, case.type), sizing.quantity_step(rules, case.type))
     quantity = _quantity_of(case)
     if quantity is not None and (quantity <= 0 or quantity < smallest):
-        return _refused("min_notional", f"Order size too small: {plain(quantity)}, smallest is {plain(smallest)}")
+        numbers, price = f"{plain(quantity)}, smallest is {plain(smallest)}", size.limit_price or case.view.price
+        if price is not None:
+            # Whoever gave a size in money sees what it has to be: 10 USDT are 0 of a step of 0.001 BTC.
+            numbers += f" ({plain(smallest * price)} {rules.quote_asset} at {plain(price)})"
+        return _refused("min_notional", f"Order size too small: {numbers}")
     least = sizing.smallest_notional(rules, case.type, case.instrument.market, is_exit=case.is_exit)
     if size.notional is not None and size.notional < least:
         numbers = f"{plain(size.notional)} notional, smallest is {plain(rules.min_notional)}"

@@ -448,14 +448,14 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         {"quantity": D("0.06"), "min_quantity": D("0.06")},
         {"quantity": D("0.06"), "min_quantity": D("0.061")},
         "min_notional",
-        "Order size too small: 0.06, smallest is 0.061",
+        "Order size too small: 0.06, smallest is 0.061 (6.1 USDT at 100)",
     ),
     (
         checks.size_is_tradable,
         {"amount": D(10), "quantity_step": D("0.1")},
         {"amount": D("9.99"), "quantity_step": D("0.1")},
         "min_notional",
-        "Order size too small: 0, smallest is 0.1",
+        "Order size too small: 0, smallest is 0.1 (10 USDT at 100)",
     ),
     (
         checks.size_is_tradable,
