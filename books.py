@@ -274,7 +274,7 @@ class Books:
             for o in self._unseen_by(balance_asked_at)
             if o.account == account and o.side is Side.SELL and o.rules.base_asset == asset
         )
-        return sum((o.executed_quantity if o.has_ended else o.reserved_base for o in sells), ZERO)
+        return sum((_taken_by(o) for o in sells), ZERO)
 
     def quote_set_aside(self, account: Account, asset: str, balance_asked_at: datetime) -> Decimal:
         """Quote currency that a balance asked for at that moment may still show as free although it is spoken for."""
@@ -292,6 +292,13 @@ class Books:
                 yield order
         # In the order of their endings: of thirty busy seconds, only the last few are looked at.
         yield from takewhile(lambda o: o.settled_at is None or o.settled_at >= balance_asked_at, reversed(self.recent))
+
+
+def _taken_by(sell: Order) -> Decimal:
+    """Base units of the account, ours or not, that a sale has taken or will take. Protection gives way to it."""
+    if sell.has_ended:
+        return sell.executed_quantity
+    return ZERO if sell.is_protection or sell.status is OrderStatus.INTENT else sell.quantity or ZERO
 
 
 def fold(books: Books, event: Event) -> Books:

@@ -169,7 +169,7 @@ def order_of(case: Case, received_at: datetime, signal_id: str, now: datetime) -
         status=OrderStatus.INTENT if waits else OrderStatus.SENT,
         sent_at=None if waits else now,
         reserved_quote=ZERO if case.is_exit else case.margin or ZERO,
-        reserved_base=size.quantity or ZERO if case.is_exit and not waits else ZERO,
+        reserved_base=min(size.quantity or ZERO, case.closable) if case.is_exit and not waits else ZERO,
         reduce_only=case.is_exit and wish.reduce_only,
         exits_all=case.is_exit and wish.is_everything,
         percent_of_position=wish.percent if case.is_exit else None,
@@ -210,10 +210,10 @@ def released_exit(order: Order, books: Books, view: View, now: datetime) -> Orde
     closable = books.closable(order.instrument, order.side)
     price, limit = view.price, order.price
     size = sizing.exit_size(sizing.waiting_wish(order), rules, closable, price, order.type, limit, order.side)
-    return _released(order, size, now)
+    return _released(order, size, closable, now)
 
 
-def _released(order: Order, size: Size, now: datetime) -> Order:
+def _released(order: Order, size: Size, closable: Decimal, now: datetime) -> Order:
     quantity = size.quantity or ZERO
     smallest = max(sizing.smallest_quantity(order.rules, order.type), sizing.quantity_step(order.rules, order.type))
     least = sizing.smallest_notional(order.rules, order.type, order.market, is_exit=True)
@@ -228,5 +228,5 @@ def _released(order: Order, size: Size, now: datetime) -> Order:
         amount=None,
         price=size.limit_price,
         sent_at=now,
-        reserved_base=quantity,
+        reserved_base=min(quantity, closable),
     )

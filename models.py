@@ -280,7 +280,7 @@ class Order:
     strategy: str = ""
     status: OrderStatus = OrderStatus.SENT
     reserved_quote: Decimal = ZERO
-    reserved_base: Decimal = ZERO
+    reserved_base: Decimal = ZERO  # of an exit: what it takes of the position; a sale may be of more, the owner's coins
     reduce_only: bool = False  # closes at most what this program holds
     exits_all: bool = False  # closes everything held: resting orders of the symbol are cancelled first
     percent_of_position: Decimal | None = None  # of an exit that waits

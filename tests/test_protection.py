@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from harness import eventually
+from harness import EAGER, eventually
 from scenes import PRICE, QUANTITY, Scene, dec
 
 MakeScene = Callable[..., Scene]
@@ -113,6 +113,24 @@ def test_on_spot_the_owners_own_coins_are_not_protected_with_ours(scene: MakeSce
     there.fake.set_balance("BTC", 3)
     there.enter(**BOTH)
     there.wait_for(*there.protected(**BOTH))
+
+
+def test_on_spot_coins_of_the_owners_that_an_alert_sells_do_not_keep_ours_from_being_protected(
+    scene: MakeScene,
+) -> None:
+    """They rest in the book since before the entry: nothing of what it bought is sold by them."""
+    there = scene("spot", test_market=EAGER)
+    there.fake.set_balance("BTC", 3)
+    free = there.daemon.owner_get
+    eventually(lambda: free("/status")["balances"]["BINANCE"].get("BTC", {}).get("free") == 3, 5, lambda: "no balance")
+    assert there.post("sell", type="limit", price="50000", quantity="1")["status"] == "NEW"
+    there.enter(**BOTH)
+    owners = ("take_profit", dec(50000), dec(1))
+    wanted = sorted([owners, *there.protected(**BOTH)])
+    eventually(lambda: there.waiting() == wanted, 5, lambda: there.tell(wanted))
+    # What is left of it can be closed, in part and all of it.
+    assert there.post("close", quantity="0.004")["status"] in ("FILLED", "PENDING")
+    eventually(lambda: there.held() == dec("0.00599"), 5, lambda: there.tell("0.00599"))
 
 
 @pytest.mark.parametrize("kind", ["futures", "hedge"])
