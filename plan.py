@@ -147,9 +147,7 @@ def _is_target_alone(signal: Signal) -> bool:
 def _close(signal: Signal, held: Held) -> Plan:
     """Whichever way its side points, and never more than is held."""
     named = CLOSES.get(signal.intent or "") if signal.market_position is None else None
-    # A way out that is stuck must not keep others from trying: what is held counts, whatever is meant to become of it.
-    there = held if held.heading else held._replace(heading=_sign(held.signed))
-    found = _out(signal, there, named or there.heading, sizing.closing_wish(signal))
+    found = _out(signal, held, named or _there(held), sizing.closing_wish(signal))
     return found if named else replace(found, legs=(found.legs[0]._replace(whatever=True),))
 
 
@@ -157,12 +155,17 @@ def _reduce(signal: Signal, held: Held, position: int) -> Plan:
     return _out(signal, held, position, sizing.reducing_wish(signal))
 
 
+def _there(held: Held) -> int:
+    """A way out that is stuck must not keep others from trying: what is held counts, whatever is to become of it."""
+    return held.heading or _sign(held.signed)
+
+
 def _out(signal: Signal, held: Held, position: int, wish: Wish) -> Plan:
     """Out of a long (1) or a short (-1)."""
-    nothing = None
-    if not held.heading or held.heading != position:
+    nothing, there = None, _there(held)
+    if not there or there != position:
         wanted = f"no {WORDS[position]} of" if position else "nothing of"
-        but = f", held is {WORDS[held.heading]}" if held.heading else ""
+        but = f", held is {WORDS[there]}" if there else ""
         nothing = ("no_position", f"No position to close: {wanted} {signal.symbol} is held by this program{but}")
     return Plan((Leg(True, SIDE[-position or -1], wish),), nothing)
 
@@ -185,6 +188,9 @@ def _to_target(signal: Signal, held: Held, target: Decimal) -> Plan:
     """From what is held to what the alert states, in the direction of its side if it has one."""
     side, aim = SIGN.get(signal.action, 0), _sign(target)
     if held.is_moving and held.heading == aim:
+        if side == -aim and signal.quantity is not None:
+            # That it leads out of what is held is known all the same, and how much of it the strategy closes.
+            return _reduce(signal, held, aim)
         return _not("unresolved", f"orders of {signal.symbol} are under way; what is missing is not known yet")
     if held.heading == -aim and held.heading and (not side or side == aim):
         return _reversal(aim, Wish(quantity=abs(target)))

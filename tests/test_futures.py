@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
+from fake_faults import Fault
 from harness import API_KEY, API_SECRET, Daemon, Reply, assert_csvs_equal_journal, eventually, futures
 
 Make = Callable[..., Daemon]
 D = Decimal
+ALWAYS = 10**6
 SYMBOL = "BTCUSDT"
 WORDS = {0: "flat", 1: "long", -1: "short"}
 
@@ -324,6 +326,43 @@ def test_a_limit_order_that_rests_is_cancelled_by_a_close(daemon: Daemon, fake: 
     assert send(daemon, "close")["status"] == "FILLED"
     assert [order.status for order in fake.futures.orders] == ["FILLED", "CANCELED", "FILLED"]
     assert held(fake) == 0
+
+
+@pytest.mark.parametrize("entry", ["rests", "is in doubt"])
+def test_a_part_is_closed_on_the_way_to_a_target_whatever_else_is_under_way(
+    daemon: Daemon, fake: FakeBinance, entry: str
+) -> None:
+    """How far it is to the target nobody knows then; that the strategy sold so much of what is held, it said."""
+    daemon.post("/webhook", 10, **strategy("0", "0.02"))
+    if entry == "rests":
+        assert send(daemon, "buy", "0.01", type="LIMIT", price=49000)["status"] == "NEW"
+    else:
+        known = {order.client_id for order in fake.futures.orders}
+        fake.inject(Fault("reset", "POST /fapi/v1/order"))
+        fake.inject(Fault("status", "GET /fapi/v1/order", times=ALWAYS, status=503, html=True,
+                          when=lambda call: call.params.get("origClientOrderId") not in known))  # fmt: skip
+        assert send(daemon, "buy", "0.01")["status"] == "PENDING"
+    part = daemon.post("/webhook", 10, **strategy("0.02", "0.012"))
+    assert part["decision"] == "ACCEPTED", part.body
+    fake.clear_faults()
+    wait_until_held(fake, "0.012")
+    assert ("SELL", "0.008", True) in orders(fake)
+
+
+@pytest.mark.parametrize("closing", [{"action": "close_long"}, {"action": "sell", "reduce_only": True}])
+def test_a_way_out_in_doubt_does_not_keep_one_of_the_long_alone_from_trying(
+    daemon: Daemon, fake: FakeBinance, closing: dict[str, Any]
+) -> None:
+    send(daemon, "buy", "0.01")
+    fake.inject(Fault("reset", "POST /fapi/v1/order"))
+    fake.inject(Fault("status", "GET /fapi/v1/order", times=ALWAYS, status=503, html=True))
+    assert send(daemon, "flat")["status"] == "PENDING"
+    again = daemon.post("/webhook", 10, symbol=f"{SYMBOL}.P", **closing)
+    assert (again["decision"], again["status"]) == ("ACCEPTED", "PENDING"), again.body
+    fake.clear_faults()
+    wait_until_held(fake, "0")
+    daemon.wait_until_settled()
+    assert [order for order in orders(fake) if order[0] == "SELL"] == [("SELL", "0.01", True)]
 
 
 # --- reversals --------------------------------------------------------------------------------------------------------

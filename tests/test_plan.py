@@ -142,11 +142,25 @@ def test_a_way_out_that_is_stuck_does_not_keep_another_from_trying() -> None:
     stuck = Held(D(1), 0, True)
     assert futures(stuck, **CLOSE) == Plan(flat(S))
     assert futures(stuck, **SELL, market_position="flat") == Plan(flat(S))
+    assert futures(stuck, **SELL, intent="close_long") == Plan(closes(S))
+    assert futures(stuck, **SELL, reduce_only=True) == Plan(closes(S))
+    assert futures(stuck, **BUY, reduce_only=True).nothing is not None
 
 
 def test_while_orders_are_under_way_nobody_knows_how_much_is_missing() -> None:
     found = futures(held(1, moving=True), **TARGET, position_size=3)
     assert (found.nothing or ("",))[0] == "unresolved"
+
+
+@pytest.mark.parametrize(("size", "out", "side"), [(3, SELL, S), (-3, BUY, B)])
+def test_while_orders_are_under_way_a_part_is_closed_by_the_quantity_that_was_stated(
+    size: int, out: dict[str, Any], side: Side
+) -> None:
+    target = size // abs(size)
+    alert = out | {"quantity": 1, "position_size": target}
+    assert futures(held(size, moving=True), **alert) == Plan(closes(side, some(1, only_held=True)))
+    more = {S: BUY, B: SELL}[side] | {"quantity": 1, "position_size": size * 2}
+    assert (futures(held(size, moving=True), **more).nothing or ("",))[0] == "unresolved"
 
 
 def test_a_reversal_does_not_wait_to_know_how_much_is_held() -> None:
