@@ -94,6 +94,8 @@ def _entry_beyond(case: Case) -> Iterator[tuple[str, str]]:
         yield "size", "a size given as margin on spot; use amount_usdt"
     if signal.percent_of == "risk":
         yield "size", "a size given as risk percent; use amount_usdt"
+    if signal.percent_of == "position" and case.wish.percent is not None:
+        yield "size", "an entry sized in percent of the position; use amount_usdt, or percent of the balance"
     opposite = {Side.BUY: "short", Side.SELL: "long"}[case.side]
     counts_the_close = signal.prev_market_position == opposite and signal.quantity is not None and not case.behind
     if counts_the_close and signal.position_size is None:

@@ -264,6 +264,20 @@ BOUNDARIES: list[tuple[Callable[[Case], Any], dict[str, Any], dict[str, Any], st
         "Not available in this version: time in force GTX on spot",
     ),
     (checks.this_version_can_do_it, {"percent_of": "balance"}, {"percent_of": "risk"}, "size", "Not available"),
+    (
+        checks.this_version_can_do_it,
+        {"percent": D(5), "percent_of": "balance"},
+        {"percent": D(5), "percent_of": "position"},
+        "size",
+        "Not available in this version: an entry sized in percent of the position",
+    ),
+    (
+        checks.this_version_can_do_it,
+        {"quantity": D("0.1"), "percent": D(5), "percent_of": "position"},
+        {"percent": D(5), "percent_of": "position"},
+        "size",
+        "Not available",
+    ),
     (checks.this_version_can_do_it, {"action": Action.CLOSE}, {"action": Action.CANCEL}, "cancel", "Not available"),
     (
         checks.this_version_can_do_it,

@@ -90,6 +90,22 @@ def test_a_plain_sell_beside_a_limit_close_never_becomes_an_entry(scene: MakeSce
     assert all(p.amount >= 0 for p in there.fake.futures.positions)
 
 
+# --- what closes is no entry when there is nothing left to close ------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures", "hedge"])
+def test_a_percentage_of_the_position_is_none_of_the_balance(scene: MakeScene, kind: str) -> None:
+    """It buys a short back that its stop has closed already, and must not put so much of the balance into a long."""
+    there = scene(kind)
+    if kind != "spot":
+        there.enter("sell")
+        assert there.post("buy", close_percent=100)["status"] == "FILLED"
+        there.wait_until_flat()
+    refused = there.post("buy", close_percent=3, comment="again")
+    assert (refused["decision"], refused["check"]) == ("REJECTED", "size")
+    assert not there.held_there()
+
+
 # --- protection while the way out waits -------------------------------------------------------------------------------
 
 
