@@ -89,7 +89,9 @@ def covers_short(signal: Signal) -> bool:
     """Buys back a short: nothing that spot could hold."""
     if signal.action is not Action.BUY or signal.goes_flat:
         return False
-    return signal.reduce_only or signal.intent in ("close_short", "reduce") or signal.market_position == "short"
+    closes = signal.reduce_only or signal.intent in ("close_short", "reduce")
+    stays_short = (signal.position_size or ZERO) < ZERO and not _is_target_alone(signal)
+    return closes or stays_short or signal.market_position == "short"
 
 
 def wants_short(signal: Signal) -> bool:

@@ -106,6 +106,18 @@ def test_a_percentage_of_the_position_is_none_of_the_balance(scene: MakeScene, k
     assert not there.held_there()
 
 
+def test_on_spot_what_leaves_the_strategy_short_is_no_entry(scene: MakeScene) -> None:
+    """From -0.03 to -0.02: a part of its short is bought back, which spot never held."""
+    there = scene("spot")
+    cover = there.post("buy", quantity="0.01", position_size="-0.02")
+    assert (cover["decision"], cover["check"]) == ("REJECTED", "no_position")
+    assert not there.held_there()
+    # Stated alone, as the position to hold, it is nothing on spot.
+    there.enter()
+    assert there.post("buy", position_size="-0.02")["status"] == "FILLED"
+    there.wait_until_flat()
+
+
 # --- protection while the way out waits -------------------------------------------------------------------------------
 
 
