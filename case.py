@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -133,9 +133,13 @@ class Case:
     def side(self) -> Side:
         return self.leg.side
 
-    @property
+    @cached_property
     def wish(self) -> Wish:
-        return self.leg.wish
+        wish = self.leg.wish
+        if not self.is_exit or wish.amount is None or not wish.is_margin:
+            return wish
+        # What closes by its margin closes as much as that margin has opened.
+        return replace(wish, amount=wish.amount * (self.bound_leverage or ONE), is_margin=False)
 
     @property
     def type(self) -> OrderType:

@@ -252,6 +252,20 @@ def test_an_allocation_is_margin_and_leverage_comes_on_top(trading: Make, fake: 
     assert held(fake) == D("0.08")  # 10 % of 10000 are 1000 of margin, 4000 at 50000
 
 
+def test_what_closes_by_its_margin_closes_as_much_as_that_margin_opened(trading: Make, fake: FakeBinance) -> None:
+    daemon = trading(max_leverage=5)
+    send(daemon, "buy", margin=200, leverage=5)
+    assert held(fake) == D("0.02")
+    assert send(daemon, "sell", margin=100)["status"] == "FILLED"
+    assert held(fake) == D("0.01")
+    fake.inject(Fault("reset", "POST /fapi/v1/order"))
+    fake.inject(Fault("status", "GET /fapi/v1/order", times=ALWAYS, status=503, html=True))
+    assert send(daemon, "buy", "0.01")["status"] == "PENDING"
+    assert send(daemon, "close", margin=50)["status"] == "PENDING"  # its turn comes when that is settled
+    fake.clear_faults()
+    wait_until_held(fake, "0.005")
+
+
 def test_the_size_limit_is_of_margin(trading: Make, fake: FakeBinance) -> None:
     daemon = trading(max_risk_per_trade=100, leverage=5)
     assert send(daemon, "buy", "0.01")["status"] == "FILLED"
