@@ -245,8 +245,12 @@ def symbol_is_tradable(case: Case) -> Verdict:
 
 
 def price_is_known(case: Case) -> Verdict:
-    """Only where orders fill at the prices that alerts carry; an exchange has its own."""
-    if case.view.price_is_needed and case.view.price is None and case.type is OrderType.MARKET:
+    """Only where orders fill at the prices that alerts carry; an exchange has its own.
+
+    A way out that waits may find nothing to sell, but only what rests to be cancelled.
+    """
+    waits = case.is_exit and case.waits
+    if case.view.price_is_needed and case.view.price is None and case.type is OrderType.MARKET and not waits:
         return _refused("price", f"No price to fill at: {case.view.problem}")
     return _passed("price", lambda: f"Price {_shown(case.view.price)}")
 

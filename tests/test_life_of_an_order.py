@@ -482,6 +482,14 @@ def test_a_paper_limit_order_rests_until_the_price_of_a_later_alert_crosses_it(p
     assert dec(positions(paper)[0]["quantity"]) == Decimal("0.00024975")
 
 
+def test_a_paper_limit_order_can_be_cancelled_where_no_price_was_ever_seen(paper: Daemon) -> None:
+    assert paper.post(symbol="ETHUSDT", action="buy", type="LIMIT", price=2000, quantity="0.004")["status"] == "NEW"
+    (closed,) = paper.owner_post("/close-all")["results"]
+    assert closed["decision"] == "ACCEPTED", closed
+    eventually(lambda: not paper.orders_without_ending(), 5, lambda: str(paper.orders_without_ending()))
+    assert [row["Status"] for row in paper.trades() if row["Action"] == "BUY"] == ["NEW", "CANCELED"]
+
+
 def test_paper_balance_positions_and_resting_orders_survive_a_restart(paper: Daemon) -> None:
     paper.post(symbol="BTCUSDT", action="buy", price=43000)
     paper.post(symbol="ETHUSDT", action="buy", type="LIMIT", price=2000, amount_usdt=10)
