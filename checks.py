@@ -305,7 +305,10 @@ def something_to_do(case: Case) -> Verdict:
 
 
 def quantity_is_precise(case: Case) -> Verdict:
-    quantity = case.signal.quantity
+    """A way out of at most what is held is rounded down whatever it says; another may sell the owner's own coins."""
+    quantity, wish = case.signal.quantity, case.wish
+    if case.is_exit and (wish.reduce_only or wish.quantity is None):
+        return _not_for_exits("precision")
     if quantity is not None and sizing.decimals(quantity) > sizing.MAX_DECIMALS:
         most = f"at most {sizing.MAX_DECIMALS} decimals are possible"
         return _refused("precision", f"Invalid quantity precision: {plain(quantity)}; {most}")

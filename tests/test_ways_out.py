@@ -57,6 +57,22 @@ def test_a_reversal_sells_what_is_held_and_nothing_of_the_owners(
     assert sold(exchange) == [Decimal("0.00019")]
 
 
+@pytest.mark.parametrize(
+    "way_out",
+    [
+        {"action": "sell", "market_position": "flat", "quantity": "0.000200001"},
+        {"action": "close", "quantity": "0.000200001"},
+        {"action": "sell", "reduce_only": True, "quantity": "0.000199800001"},
+    ],
+)
+def test_a_quantity_that_is_too_fine_to_be_ordered_does_not_keep_what_is_held_from_being_closed(
+    live: Daemon, exchange: FakeBinance, way_out: dict[str, object]
+) -> None:
+    assert buy(live, quantity="0.0002") == "FILLED"
+    assert live.post("/webhook", 10, symbol="BTCUSDT", **way_out)["status"] == "FILLED"
+    assert sold(exchange) == [Decimal("0.00019")]
+
+
 def test_an_exit_by_amount_that_had_to_wait_is_sized_by_the_price_of_then(live: Daemon, exchange: FakeBinance) -> None:
     exchange.fail_next("reset", executed=True)
     exchange.fail_next("error", where="GET /api/v3/order", code=-1000, times=8)
