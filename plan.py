@@ -189,21 +189,23 @@ def _reversed_size(signal: Signal, held: Held, default_size: Wish) -> Wish:
 def _to_target(signal: Signal, held: Held, target: Decimal) -> Plan:
     """From what is held to what the alert states, in the direction of its side if it has one."""
     side, aim = SIGN.get(signal.action, 0), _sign(target)
+    if held.is_moving and _there(held) == aim and side == -aim and signal.quantity is not None:
+        # That it leads out of what is held is known all the same, and how much of it the strategy closes.
+        return _reduce(signal, held, aim)
     if held.is_moving and held.heading == aim:
-        if side == -aim and signal.quantity is not None:
-            # That it leads out of what is held is known all the same, and how much of it the strategy closes.
-            return _reduce(signal, held, aim)
         return _not("unresolved", f"orders of {signal.symbol} are under way; what is missing is not known yet")
     if held.heading == -aim and held.heading and (not side or side == aim):
         return _reversal(aim, Wish(quantity=abs(target)))
-    missing = target - held.signed
+    # What is being closed is none of it, or the target would be missed by so much.
+    signed = held.signed if held.heading else ZERO
+    missing = target - signed
     if abs(missing) <= abs(target) * REACHED:
-        return _not("target", f"Already at the target: {plain(held.signed)} held, target is {plain(target)}")
+        return _not("target", f"Already at the target: {plain(signed)} held, target is {plain(target)}")
     way = _sign(missing)
     if side and way != side:
-        numbers = f"{plain(held.signed)} held, target is {plain(target)}"
+        numbers = f"{plain(signed)} held, target is {plain(target)}"
         return _not("target", f"Already past the target: {numbers}, a {signal.action.lower()} leads away from it")
-    if abs(target) > abs(held.signed):
+    if abs(target) > abs(signed):
         return Plan((Leg(False, SIDE[way], Wish(quantity=abs(missing))),))
     return Plan((Leg(True, SIDE[way], Wish(quantity=abs(missing), reduce_only=True)),))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -361,6 +363,24 @@ def test_a_part_is_closed_on_the_way_to_a_target_whatever_else_is_under_way(
     fake.clear_faults()
     wait_until_held(fake, "0.012")
     assert ("SELL", "0.008", True) in orders(fake)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("-0.01", "0.02"), ("0.01", "0.02"), ("0.01", "0.01"), ("-0.01", "0.01")]
+)
+def test_a_target_after_a_slow_way_out_counts_nothing_of_what_is_being_closed(
+    daemon: Daemon, fake: FakeBinance, before: str, after: str
+) -> None:
+    daemon.post("/webhook", 10, **strategy("0", before))
+    fake.inject(Fault("delay", "POST /fapi/v1/order", seconds=1.5, executed=True))
+    out = threading.Thread(target=lambda: daemon.post("/webhook", 10, **strategy(before, "0")))
+    out.start()
+    time.sleep(0.3)
+    answer = daemon.post("/webhook", 10, **strategy("0", after, comment="in again"))
+    out.join()
+    assert (answer["decision"], answer["status"]) == ("ACCEPTED", "FILLED"), answer.body
+    wait_until_held(fake, after)
+    assert orders(fake)[-1] == ("BUY", after, False)
 
 
 @pytest.mark.parametrize("closing", [{"action": "close_long"}, {"action": "sell", "reduce_only": True}])

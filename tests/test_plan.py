@@ -145,6 +145,12 @@ def test_a_way_out_that_is_stuck_does_not_keep_another_from_trying() -> None:
     assert futures(stuck, **SELL, intent="close_long") == Plan(closes(S))
     assert futures(stuck, **SELL, reduce_only=True) == Plan(closes(S))
     assert futures(stuck, **BUY, reduce_only=True).nothing is not None
+    assert futures(stuck, **SELL, quantity="0.4", position_size="0.6") == Plan(closes(S, some("0.4", only_held=True)))
+
+
+def test_a_target_counts_nothing_of_what_is_being_closed() -> None:
+    assert futures(Held(D(-1), 0, True), **BUY, quantity=2, position_size=2) == Plan(opens(B, some(2)))
+    assert futures(Held(D(1), 0, True), **BUY, quantity=2, position_size=2) == Plan(opens(B, some(2)))
 
 
 def test_while_orders_are_under_way_nobody_knows_how_much_is_missing() -> None:
