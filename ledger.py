@@ -39,15 +39,16 @@ class _Turn(Generic[T]):
 
     def run(self, books: Books) -> tuple[Books, Sequence[Event]]:
         """The books after this step; a step that fails changes nothing and is done."""
+        after = books
         try:
             events, self._answer = self._step(books)
             # What cannot be folded is not written.
             for event in events:
-                books = fold(books, event)
+                after = fold(after, event)
         except Exception as error:
             self.fail(error)
             return books, ()
-        return books, events
+        return after, events
 
     def fail(self, error: Exception) -> None:
         self._error, self.done = error, True

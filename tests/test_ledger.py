@@ -172,6 +172,16 @@ def test_a_step_that_fails_fails_alone(ledger: Ledger, crowd: tuple[Crowd, SlowD
     assert list(ledger.books.orders) == ["gh1", "gh2"]
 
 
+def test_of_a_step_of_which_only_the_first_half_can_be_folded_nothing_is_remembered(
+    ledger: Ledger, journal: Journal
+) -> None:
+    """The disk has nothing of it either."""
+    with pytest.raises(AttributeError):
+        ledger.run(lambda books: ([Switched(True, NOW), object()], None))  # type: ignore[list-item]
+    assert not ledger.books.paused
+    assert list(journal.replay()) == []
+
+
 def test_an_event_that_cannot_be_written_spoils_nobody_elses(
     ledger: Ledger, journal: Journal, crowd: tuple[Crowd, SlowDisk]
 ) -> None:
