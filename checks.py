@@ -11,7 +11,7 @@ from decimal import Decimal
 import protection
 import sizing
 from case import Case, Limits
-from models import DOLLARS, USDT, ZERO, Action, OrderType, Side, Verdict, plain, round_down
+from models import DOLLARS, USDT, ZERO, Action, Order, OrderType, Side, Verdict, plain, round_down
 from plan import wants_short
 from sizing import ONE
 
@@ -115,11 +115,18 @@ def trading_is_active(case: Case) -> Verdict:
         return _refused("halted", f"Trading is halted: {case.halted}")
     if case.books.paused:
         return _refused("paused", "Trading is paused by the owner; POST /resume to go on")
-    unresolved = () if case.behind else case.books.unresolved(case.instrument)
+    unresolved = _unknown_behind(case) if case.behind else case.books.unresolved(case.instrument)
     if unresolved:
         ids = ", ".join(order.client_order_id for order in unresolved)
         return _refused("unresolved", f"Trading is halted on {case.signal.symbol}: outcome of {ids} is not known yet")
     return _passed("paused", "Trading is active")
+
+
+def _unknown_behind(case: Case) -> list[Order]:
+    """What the entry of a reversal cannot be sized before: its quantity counts what is closed, and that may be more."""
+    if case.signal.quantity is None or case.signal.position_size is not None:
+        return []
+    return [order for order in case.books.unsettled(case.instrument) if not order.is_protection]
 
 
 def strategy_is_allowed(case: Case) -> Verdict:

@@ -383,6 +383,20 @@ def test_a_target_after_a_slow_way_out_counts_nothing_of_what_is_being_closed(
     assert orders(fake)[-1] == ("BUY", after, False)
 
 
+def test_a_reversal_whose_quantity_counts_what_nobody_knows_yet_only_closes(daemon: Daemon, fake: FakeBinance) -> None:
+    """0.03 sold against 0.01 would be a short of 0.02; but the 0.01 are still being bought, and may be less."""
+    fake.inject(Fault("delay", "POST /fapi/v1/order", seconds=1.5, executed=True))
+    into = threading.Thread(target=lambda: send(daemon, "buy", "0.01"))
+    into.start()
+    time.sleep(0.3)
+    answer = send(daemon, "sell", "0.03", market_position="short")
+    into.join()
+    assert "no entry after it (unresolved)" in answer["reason"], answer.body
+    wait_until_held(fake, "0")
+    daemon.wait_until_settled()
+    assert orders(fake) == [("BUY", "0.01", False), ("SELL", "0.01", True)]
+
+
 @pytest.mark.parametrize("closing", [{"action": "close_long"}, {"action": "sell", "reduce_only": True}])
 def test_a_way_out_in_doubt_does_not_keep_one_of_the_long_alone_from_trying(
     daemon: Daemon, fake: FakeBinance, closing: dict[str, Any]
