@@ -78,6 +78,8 @@ def _beyond_this_version(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _exit_beyond(case: Case) -> Iterator[tuple[str, str]]:
+    if case.plan.nothing:
+        return  # there is no order, and its own reason says why
     stays = {Side.SELL: "long", Side.BUY: "short"}[case.side] == case.signal.market_position
     if stays and case.wish.is_everything and case.wish.percent is None:
         word = case.signal.market_position

@@ -160,7 +160,9 @@ def test_the_same_target_again_does_nothing(daemon: Daemon, fake: FakeBinance) -
     alert = strategy("0", "0.01")
     daemon.post("/webhook", 10, **alert)
     assert daemon.post("/webhook", 10, **alert)["decision"] == "DUPLICATE"
-    assert daemon.post("/webhook", 10, **alert, comment="again")["check"] == "target"
+    again = daemon.post("/webhook", 10, **alert, comment="again")
+    assert again["check"] == "target"
+    assert again["reason"].startswith("Already at the target: 0.01 held, target is 0.01")
     assert len(fake.futures.orders) == 1
 
 
