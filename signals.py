@@ -84,12 +84,16 @@ def parse_alert(body: bytes, secret: str = "", fields: dict[str, Value] | None =
     raise problem.hiding((secret, *claimed_secrets(body)))
 
 
+# A symbol is recorded in capitals and without signs. What is shorter may well be a part of one: USDT.
+SHORTEST_SECRET_FOR_SYMBOL = 8
 # What comes from the alert as it is, and goes into the records and replies.
 TEXTS = ("strategy", "comment", "timeframe", "broker", "account", "product", "order_id", "exchange", "bar_time")
 
 
 def _hiding(secret: str, signal: Signal) -> Signal:
-    """Who wrote the secret into a text too trades as he meant to, but nobody is shown it."""
+    """Who wrote the secret into a text too trades as he meant to, but nobody is shown it. It is no symbol, though."""
+    if len(secret) >= SHORTEST_SECRET_FOR_SYMBOL and squeeze(secret) in squeeze(signal.symbol):
+        raise AlertError("symbol", "a symbol such as BTCUSDT, and not the secret")
     shown = {name: text for name in TEXTS if (text := getattr(signal, name))}
     hidden: dict[str, Any] = {name: new for name, text in shown.items() if (new := _hidden(secret, text)) != text}
     return replace(signal, **hidden) if hidden else signal

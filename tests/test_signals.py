@@ -1167,6 +1167,19 @@ def test_a_secret_in_a_text_is_not_shown_but_trades() -> None:
     assert signal.account == "x" * 190
 
 
+@pytest.mark.parametrize("symbol", ["Correct-Horse.Battery", "correcthorsebattery", "BINANCE:CORRECT_HORSE_BATTERY"])
+def test_a_secret_for_a_symbol_is_refused_and_stands_nowhere(symbol: str) -> None:
+    body = json.dumps({"secret": "Correct-Horse.Battery", "symbol": symbol, "side": "buy"}).encode()
+    with pytest.raises(AlertError) as caught:
+        parse_alert(body, "Correct-Horse.Battery")
+    assert caught.value.field == "symbol"
+    assert "horse" not in str(caught.value).lower()
+
+
+def test_a_short_secret_that_is_part_of_a_symbol_keeps_nobody_from_trading() -> None:
+    assert parse_alert(b'{"symbol":"BTCUSDT","side":"buy"}', "usdt").symbol == "BTCUSDT"
+
+
 def test_the_first_error_does_not_hang_on_to_the_last() -> None:
     error = refused(secret=SECRET, side=SECRET)
     assert error.__cause__ is None
