@@ -20,7 +20,7 @@ run: $(VENV)/.run
 	@exec $(VENV)/bin/python app.py
 
 test: $(VENV)/.dev
-	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: $(VENV)/.dev
 	@BROWSER=1 $(VENV)/bin/python -m pytest -q -rs tests/test_page.py tests/test_flattrade_page.py $(ARGS)

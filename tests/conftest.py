@@ -16,7 +16,7 @@ from scenes import BingxScene, Scene
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# What takes longest begins first: four lanes take a file each, and the last lane to end is what everybody waits for.
+# What takes longest begins first: five lanes take a file each, and the last lane to end is what everybody waits for.
 LONGEST_FIRST = (
     "test_kills.py", "test_reconcile.py", "test_protection_under_faults.py", "test_orders_under_faults.py",
     "test_limits.py", "test_bingx.py", "test_matrix.py", "test_start_and_stop.py",
