@@ -71,6 +71,8 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
 	@echo "installing what the tests need ..."
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@# Once here and kept, or each of the lanes would work it out for itself: what pytest makes of the tests' text.
+	@PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest --collect-only -qqq >/dev/null || true
 	@touch $@ $(VENV)/.run
 
 $(VENV)/bin/python:
