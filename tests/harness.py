@@ -6,6 +6,7 @@ import csv
 import http.client
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -358,6 +359,9 @@ def can_connect(port: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to connections: one of them would take it before the daemon listens there."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
