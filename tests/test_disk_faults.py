@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 from fake_binance import FakeBinance
-from harness import Daemon, Reply, assert_csvs_equal_journal, binance, eventually, locked
+from harness import REPLY_SECONDS, Daemon, Reply, assert_csvs_equal_journal, binance, eventually, locked
 
 STRACE = shutil.which("strace") or ""
 needs_strace = pytest.mark.skipif(not STRACE, reason="no strace here (Debian, Ubuntu: apt-get install strace)")
 
 EVERY = "EVERY_FAULT" in os.environ
-REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 HEALED_SECONDS = 6.0
 WAL, SIGNALS, TRADES = "journal.db-wal", "signals.csv", "trades.csv"
 ORDERS = "POST /api/v3/order"

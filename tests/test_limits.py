@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
-from harness import EAGER, Daemon, Reply, assert_csvs_equal_journal, binance, eventually
+from harness import EAGER, REPLY_SECONDS, Daemon, Reply, assert_csvs_equal_journal, binance, eventually
 
 Make = Callable[..., Daemon]
 Alert = dict[str, Any]
 
-REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 CONNECTIONS = 16
 NO_LIMIT = {"cooldown_seconds": 0, "max_trades_per_day": 1000, "max_open_trades": 1000, "min_balance_usdt": 0}
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fake_binance import FakeBinance
 from harness import (
+    REPLY_SECONDS,
     ROOT,
     SECRET,
     Daemon,
@@ -35,7 +36,6 @@ Make = Callable[..., Daemon]
 
 LOOK_UP = "GET /api/v3/order"
 ALWAYS = 10**6
-REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 STOP_SECONDS = 10.0
 
 

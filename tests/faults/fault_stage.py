@@ -18,7 +18,6 @@ T = TypeVar("T")
 ORDER = "POST /api/v3/order"
 LOOK_UP = "GET /api/v3/order"
 ALWAYS = 1_000_000
-REPLY_SECONDS = 2.9  # TradingView hangs up after 3
 ABSENCE_SECONDS = 0.6
 GENEROUS = {"cooldown_seconds": 0, "max_trades_per_day": 10**6, "max_open_trades": 10**6, "max_risk_per_trade": 1000}
 QUICK = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": 0.2, "late": [0.3]}

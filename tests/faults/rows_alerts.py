@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from fault_stage import ORDER, REPLY_SECONDS, Stage, timed
-from harness import SECRET, Reply, eventually, locked
+from fault_stage import ORDER, Stage, timed
+from harness import REPLY_SECONDS, SECRET, Reply, eventually, locked
 
 HEALTH_SECONDS = 0.5
 

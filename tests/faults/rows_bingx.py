@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from fake_bingx import API_KEY, API_SECRET, FakeBingx, FakeOrder
-from fault_stage import ABSENCE_SECONDS, ALWAYS, GENEROUS, QUICK, REPLY_SECONDS, Stage
+from fault_stage import ABSENCE_SECONDS, ALWAYS, GENEROUS, QUICK, Stage
 from global_counts import ENDINGS, assert_records_are_whole
-from harness import SECRET, Reply, bingx, eventually
+from harness import REPLY_SECONDS, SECRET, Reply, bingx, eventually
 from run_daemon import STEPS
 
 PLACE, LOOK_UP = "POST /openApi/swap/v2/trade/order", "GET /openApi/swap/v2/trade/order"

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from builders import LIMITS
-from fault_stage import REPLY_SECONDS, Stage
-from harness import eventually, full_disk, locked
+from fault_stage import Stage
+from harness import REPLY_SECONDS, eventually, full_disk, locked
 
 from journal import Journal, JournalError
 from risk import RiskEngine

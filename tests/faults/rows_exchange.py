@@ -6,8 +6,8 @@ import time
 from functools import partial
 from typing import Any
 
-from fault_stage import ALWAYS, LOOK_UP, ORDER, REPLY_SECONDS, Stage
-from harness import eventually
+from fault_stage import ALWAYS, LOOK_UP, ORDER, Stage
+from harness import REPLY_SECONDS, eventually
 
 SERVER_ERRORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("status", {"status": 500}), ("status", {"status": 502, "html": True}), ("status", {"status": 503}),

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from fake_flattrade import APP_SECRET, FakeFlatTrade
-from fault_stage import GENEROUS, REPLY_SECONDS, Stage
+from fault_stage import GENEROUS, Stage
 from global_counts import assert_records_are_whole
-from harness import SECRET, Reply, eventually, flattrade, log_in_at_flattrade
+from harness import REPLY_SECONDS, SECRET, Reply, eventually, flattrade, log_in_at_flattrade
 from run_daemon import STEPS
 
 QUICK = {"follow": 0.1, "longest_look": 0.1, "first_look": 0.05, "slack": 0.2, "late": [0.3], "order": 1.0}
