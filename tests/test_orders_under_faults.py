@@ -612,6 +612,8 @@ def test_during_a_pause_an_entry_is_answered_503_whether_the_process_is_the_one_
     # What was on its way already when the ban was told is nobody's fault.
     began, before = time.monotonic(), len(exchange.requests)
     if restarted:
+        # What a process was told in its last milliseconds, its successor cannot know.
+        eventually(lambda: (live.folder / "logs" / "pauses.json").exists(), 5, lambda: "the ban is not kept")
         live.kill()
         live.start(wait=False).wait_until_listening()
         live.wait_until_ready()
