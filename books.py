@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import takewhile
 
+from fees import total_in
 from models import (
     DOLLARS,
     ENDINGS,
@@ -498,9 +499,8 @@ def _new_part(before: Order | None, order: Order) -> Trade | None:
 def _new_fees(before: Order | None, order: Order) -> tuple[Fee, ...]:
     old = before.fees if before else ()
     assets = dict.fromkeys(fee.asset for fee in order.fees)
-    paid_before = {asset: sum((f.amount for f in old if f.asset == asset), ZERO) for asset in assets}
-    new = (Fee(asset, order.fee_in(asset) - paid_before[asset]) for asset in assets)
-    return tuple(fee for fee in new if fee.amount)
+    new = (total_in(asset, order.fees).less(total_in(asset, old)) for asset in assets)
+    return tuple(fee for fee in new if fee.amount or fee.value)
 
 
 def _with_flows(books: Books, before: Order | None, order: Order) -> Mapping[tuple[Account, str], Decimal]:

@@ -16,7 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from models import ZERO, DecisionRecord, Order, Signal, plain
+from fees import total_in
+from models import ZERO, DecisionRecord, Fee, Order, Signal, plain
 
 log = logging.getLogger(__name__)
 
@@ -158,10 +159,20 @@ def _fees(order: Order) -> tuple[Decimal | None, str, str]:
     assets = list(dict.fromkeys([fee.asset for fee in order.fees]))
     if not assets:
         return None, "", order.note
-    if len(assets) == 1:
-        return order.fee_in(assets[0]), assets[0], order.note
-    spelled = ", ".join(f"{_number(order.fee_in(asset))} {asset}" for asset in assets)
-    return None, "", f"Fees: {spelled}. {order.note}"
+    fees = [total_in(asset, order.fees) for asset in assets]
+    if len(fees) == 1:
+        worth = f"fee worth {_worth(order, fees[0])}" if fees[0].value is not None else ""
+        return fees[0].amount, assets[0], "; ".join(text for text in (worth, order.note) if text)
+    spelled = (f"{_number(fee.amount)} {fee.asset}" + _in_brackets(_worth(order, fee)) for fee in fees)
+    return None, "", f"Fees: {', '.join(spelled)}. {order.note}"
+
+
+def _worth(order: Order, fee: Fee) -> str:
+    return "" if fee.value is None else f"{_number(_computed(fee.value))} {order.rules.quote_asset}"
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _computed(value: Decimal | None, tick: Decimal = ZERO) -> Decimal | None:

@@ -15,7 +15,6 @@ from models import (
     UNSETTLED,
     ZERO,
     Execution,
-    Fee,
     Market,
     Order,
     OrderStatus,
@@ -94,7 +93,7 @@ def by_hand(position: Position, trade: TradedThere, most: Decimal, now: datetime
         leg="by_hand",
         leverage=position.leverage,
     )
-    fees = tuple(Fee(fee.asset, fee.amount * share) for fee in trade.fees)
+    fees = tuple(fee.share(share) for fee in trade.fees)
     return order, Execution(OrderStatus.FILLED, trade.exchange_order_id, quantity, trade.quote * share, fees)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from broker import Balance, Broker, BrokerError, UnknownSymbol
-from models import CURRENCIES, Account, Instrument, Market, SymbolRules
+from models import CURRENCIES, FEE_COINS, USDT, Account, Instrument, Market, SymbolRules
 from sizing import View
 
 log = logging.getLogger("gatehouse.market")
@@ -112,7 +112,7 @@ class MarketData:
             self._known[account].refresh.set()
 
     def price(self, instrument: Instrument) -> Decimal | None:
-        """The last price seen, however old; for display, never for a decision."""
+        """The last price seen, however old; for display and for what a fee was worth, never for a decision."""
         known = self._known.get(instrument.account)
         if known is None:
             return None
@@ -254,7 +254,7 @@ class MarketData:
                     asked.append(self._run(known.broker.keep_warm))
                 await asyncio.gather(*asked)
                 of_positions = set(held(known.broker.account))
-                await self._learn_rules(known, {*of_positions, *expected()})
+                await self._learn_rules(known, {*of_positions, *expected(), *_pays_fees_in(known)})
                 await self._renew_rules(known)
                 await self._prepare(known, known.rules.keys() & set(expected()) - of_positions)
                 known.problem, known.failures = "", 0
@@ -311,7 +311,8 @@ class MarketData:
     async def _keep_prices(self, known: _Known, held: HeldAt, expected: Callable[[], Iterable[str]]) -> None:
         await known.account_looked.wait()
         while True:
-            symbols = self._watched(known, {*held(known.broker.account), *expected()})
+            always = {*held(known.broker.account), *expected(), *_pays_fees_in(known)}
+            symbols = self._watched(known, always)
             try:
                 if symbols:
                     await self._ask_once(known, "prices", partial(self._ask_prices, known, symbols))
@@ -333,6 +334,13 @@ class MarketData:
         asked_at = self._clock()
         prices = await self._run(known.broker.current_prices, symbols)
         known.prices |= {symbol: Dated(price, asked_at) for symbol, price in prices.items()}
+
+
+def _pays_fees_in(known: _Known) -> set[str]:
+    """The symbol that tells what the account's fees are worth, where it has some of the coin that they are taken in."""
+    coin = FEE_COINS.get(known.broker.name, "")
+    balance = known.balances.value.get(coin) if known.balances else None
+    return {f"{coin}{USDT}"} if balance and balance.total > 0 else set()
 
 
 def _usually_takes_amounts(instrument: Instrument) -> bool:

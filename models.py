@@ -20,6 +20,8 @@ USDT = "USDT"
 DOLLARS = frozenset({"USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD", "VST"})
 # Brokers whose accounts are in another currency, and their limits with them.
 CURRENCIES = {"FLATTRADE": "INR"}
+# The coin that fees are taken in from who holds it, whatever is traded: https://www.binance.com/en/fee/schedule
+FEE_COINS = {"BINANCE": "BNB", "BINANCE_REAL": "BNB"}
 
 
 class Action(StrEnum):
@@ -249,8 +251,20 @@ class ProtectionWish:
 
 @dataclass(frozen=True, slots=True)
 class Fee:
+    """`value`: of a fee in a coin that is neither traded nor paid with, what it was worth in quote currency."""
+
     asset: str
     amount: Decimal
+    value: Decimal | None = None
+
+    def share(self, part: Decimal) -> Fee:
+        """The fee of a part of what was executed; `part` of 1."""
+        return Fee(self.asset, self.amount * part, None if self.value is None else self.value * part)
+
+    def less(self, other: Fee) -> Fee:
+        """What is left of it beside another one in the same asset."""
+        value = (self.value or ZERO) - (other.value or ZERO)
+        return Fee(self.asset, self.amount - other.amount, None if self.value is None else value)
 
 
 @dataclass(frozen=True, slots=True)

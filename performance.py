@@ -1,8 +1,9 @@
 """How the trading went: profits, losses, costs and waits, from compact facts about orders. Pure arithmetic.
 
 A *trade* is one closing order that realised a profit or a loss: all its partial fills together, at the moment of its
-last change, on that moment's UTC day. Its P&L is in quote currency, after the fees of entry and exit that were taken in
-base or quote. Money of different currencies is never added; dollars of every kind count as one USDT each.
+last change, on that moment's UTC day. Its P&L is in quote currency, after the fees of entry and exit; those in a third
+coin count where its price was known. Money of different currencies is never added; dollars of every kind count as one
+USDT each.
 """
 
 from __future__ import annotations
@@ -25,6 +26,14 @@ FOUR_DECIMALS = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
+class Paid:
+    """Fees in one currency."""
+
+    asset: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the figures need to know of one order. One of a kind per order: a later state takes the place of it."""
 
@@ -36,7 +45,7 @@ class Facts:
     is_entry: bool
     executed: bool
     realized_pnl: Decimal | None = None  # None: it closed nothing
-    fees: tuple[Fee, ...] = ()  # by currency
+    fees: tuple[Paid, ...] = ()
     slippage_bps: float | None = None
     latency_ms: float | None = None
 
@@ -87,8 +96,8 @@ class Figures:
     largest_loss: Decimal | None  # negative
     max_drawdown: Decimal  # of the cumulated realised P&L from its highest point (0 at first) to a later low; positive
     sharpe: Decimal | None  # see `sharpe`
-    fees: Decimal  # taken in this currency
-    other_fees: tuple[Fee, ...]  # taken in others, by asset; those in the base asset are in the P&L as well
+    fees: Decimal  # taken in this currency, and what those in third coins were worth
+    other_fees: tuple[Paid, ...]  # the rest by asset: in the base asset (in the P&L as well), or nobody knew the price
     entry_slippage: Slippage
     exit_slippage: Slippage
     median_latency_ms: float | None  # from the alert's receipt to the exchange's first word on its order
@@ -135,10 +144,16 @@ def facts_of(order: Order, at: datetime, alert_price: Decimal | None, before: Fa
         is_entry=order.is_entry,
         executed=executed,
         realized_pnl=order.realized_pnl if executed else None,
-        fees=tuple(Fee(currency_of(fee.asset), fee.amount) for fee in order.fees),
+        fees=tuple(_paid(fee, order) for fee in order.fees),
         slippage_bps=slippage_bps(order, alert_price),
         latency_ms=latency_ms,
     )
+
+
+def _paid(fee: Fee, order: Order) -> Paid:
+    if fee.value is not None:
+        return Paid(currency_of(order.rules.quote_asset), fee.value)
+    return Paid(currency_of(fee.asset), fee.amount)
 
 
 def currency_of(asset: str) -> str:
@@ -287,14 +302,14 @@ def sharpe(days: Sequence[Day]) -> Decimal | None:
     return _rounded(mean / (squares / (count - 1)).sqrt() * Decimal(DAYS_A_YEAR).sqrt())
 
 
-def _fees(facts: Iterable[Facts], currency: str) -> tuple[Decimal, tuple[Fee, ...]]:
+def _fees(facts: Iterable[Facts], currency: str) -> tuple[Decimal, tuple[Paid, ...]]:
     """Those in the currency, and the others by their asset."""
     sums: dict[str, Decimal] = {}
     for one in facts:
         for fee in one.fees:
             sums[fee.asset] = sums.get(fee.asset, ZERO) + fee.amount
     own = sums.pop(currency, ZERO)
-    return own, tuple(Fee(asset, amount) for asset, amount in sorted(sums.items()))
+    return own, tuple(Paid(asset, amount) for asset, amount in sorted(sums.items()))
 
 
 def _slippage(given: Iterable[float | None]) -> Slippage:

@@ -113,6 +113,10 @@ class Trade:
     def fee_in(self, asset: str) -> Decimal:
         return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
 
+    def cost_in(self, quote: str) -> Decimal:
+        """Fees in quote currency, with those in third coins that have a value."""
+        return sum((fee.amount if fee.asset == quote else fee.value or ZERO for fee in self.fees), ZERO)
+
 
 def after_trade(position: Position, trade: Trade) -> tuple[Position, Decimal | None]:
     """The position after a trade, and what the trade realised (None when it opened), both in quote currency."""
@@ -135,7 +139,7 @@ def _after_opening(position: Position, trade: Trade) -> Position:
     before = kept.lots[-1] if grows else ZERO
     smallest, lot = position._smallest, before + received
     is_short = trade.side is Side.SELL
-    fee = trade.fee_in(position.rules.quote_asset)
+    fee = trade.cost_in(position.rules.quote_asset)
     return replace(
         kept,
         is_short=is_short,
@@ -153,7 +157,7 @@ def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]
     gone = trade.quantity + _taken_from_base(position, trade)
     ours = min(gone, position.quantity)
     cost_of_ours = position.cost * ours / position.quantity
-    fee = trade.fee_in(position.rules.quote_asset)
+    fee = trade.cost_in(position.rules.quote_asset)
     turned_over = trade.quote + (fee if position.is_short else -fee)
     turnover_of_ours = turned_over * ours / gone if gone else ZERO
     realized = cost_of_ours - turnover_of_ours if position.is_short else turnover_of_ours - cost_of_ours
@@ -189,14 +193,14 @@ def _split(trade: Trade, quantity: Decimal) -> tuple[Trade, Trade]:
         trade,
         quantity=quantity,
         quote=trade.quote * share,
-        fees=tuple(Fee(fee.asset, fee.amount * share) for fee in trade.fees),
+        fees=tuple(fee.share(share) for fee in trade.fees),
     )
     paid = zip(trade.fees, first.fees, strict=True)
     rest = replace(
         trade,
         quantity=trade.quantity - quantity,
         quote=trade.quote - first.quote,
-        fees=tuple(Fee(all_.asset, all_.amount - part.amount) for all_, part in paid),
+        fees=tuple(all_.less(part) for all_, part in paid),
     )
     return first, rest
 

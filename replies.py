@@ -186,7 +186,7 @@ def order_view(order: Order) -> dict[str, Any]:
         "executed_quantity": order.executed_quantity,
         "executed_quote": order.executed_quote,
         "average_price": order.average_price,
-        "fees": [{"asset": fee.asset, "amount": fee.amount} for fee in order.fees],
+        "fees": [{"asset": fee.asset, "amount": fee.amount, "value": fee.value} for fee in order.fees],
         "realized_pnl": order.realized_pnl,
         "strategy": order.strategy or None,
         "received_at": order.received_at,

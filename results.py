@@ -44,7 +44,7 @@ def _milliseconds(value: float | None) -> str:
 
 
 COLUMNS = (
-    Column("Realised P&L", "of all closed trades, after fees in base or quote", lambda f: gain(f.realized_pnl)),
+    Column("Realised P&L", "of all closed trades, after fees", lambda f: gain(f.realized_pnl)),
     Column("Closed trades", "orders that closed something", lambda f: str(f.trades)),
     Column("Win rate", "trades with a profit, of all", lambda f: _percent(f.win_rate_percent)),
     Column("Profit factor", "what wins brought over what losses took", lambda f: _ratio(f.profit_factor)),

@@ -30,6 +30,7 @@ from books import (
 )
 from case import Case, Limits
 from checks import judge, judge_all, missed_alert
+from fees import PriceOf, valued
 from intents import new_id
 from journal import Journal
 from ledger import Ledger, OnWritten, Step
@@ -113,6 +114,7 @@ class RiskEngine:
         self._under = under or (lambda preferences: InForce(limits, limits, preferences))
         self.halted = ""
         self.clock_problem: Callable[[Account], str] = lambda account: ""  # why its exchange's clock forbids entries
+        self.price_of: PriceOf = lambda instrument: None  # for what a fee in another coin is worth
         self.foreign: Mapping[Instrument, str] = {}  # positions that the accounts hold and the books do not
         self.journal_problem = ""  # why the last record could not be written
 
@@ -190,13 +192,17 @@ class RiskEngine:
             current = intents.latest(books, order)
             if intents.says_nothing_new(current, execution):
                 return (), current
-            changed = replace(advanced(books.as_of(now), current, execution, now), never_left=never_left)
+            changed = replace(self._advanced(books, current, execution, now), never_left=never_left)
             events = [OrderChanged(changed, now)]
             if intents.still_wanted(changed, fold(books, events[0]), now):
                 events.append(OrderChanged(intents.next_attempt(changed, now), now))
             return events, changed
 
         return self._ledger.run(step)
+
+    def _advanced(self, books: Books, order: Order, execution: Execution, now: datetime) -> Order:
+        fees = valued(order, execution.fees, self.price_of)
+        return advanced(books.as_of(now), order, replace(execution, fees=fees), now)
 
     def next_attempt(self, order: Order) -> Order | None:
         """The intent that took the place of an exit, if there is one."""
@@ -245,7 +251,7 @@ class RiskEngine:
             position = books.position(instrument)
             assert position is not None
             order, execution = intents.by_hand(position, trade, min(most, position.quantity), now)
-            settled = advanced(books.as_of(now), order, execution, now)
+            settled = self._advanced(books, order, execution, now)
             return [OrderChanged(settled, now)], settled
 
         return self._ledger.run(step)

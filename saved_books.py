@@ -15,7 +15,7 @@ from models import Account, Instrument, Market, Order, Side
 from portfolio import Position
 
 # Who made the books. When one of these files changes, what an older version made of the events is not believed.
-MAKERS = ("models.py", "portfolio.py", "books.py", "codec.py", "saved_books.py")
+MAKERS = ("models.py", "portfolio.py", "fees.py", "books.py", "codec.py", "saved_books.py")
 
 
 @dataclass(frozen=True, slots=True)

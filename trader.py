@@ -91,6 +91,7 @@ class Trader:
         self._workers = workers = Workers(self.patience.ask)
         self._desk = desk = Desk(engine, brokers, signals_csv, trades_csv, clock, workers.threads, answered)
         self.market = market = MarketData(brokers, workers.ask, clock, lambda: Decimal(engine.limits.leverage))
+        engine.price_of = market.price
         self._orders = Orders(
             engine, brokers, desk, market, workers, clock, self.patience, self._order_changed, self.tell_owner
         )

@@ -261,9 +261,28 @@ def test_a_fee_in_base_shrinks_what_is_held_not_what_was_paid() -> None:
     assert seen(closed.quantity, closed.cost, closed.lots) == (0, 0, ())
 
 
-def test_a_fee_in_another_coin_touches_neither_quantity_nor_profit() -> None:
+def test_a_fee_without_a_value_touches_neither_quantity_nor_profit() -> None:
     position, realized = after(buy("1", "100", ("BNB", "0.0002")), sell("1", "90", ("BNB", "0.0002")))
     assert seen(realized, position.quantity, position.realized_pnl) == (-10, 0, -10)
+
+
+@pytest.mark.parametrize(("side", "realized"), [(Side.BUY, "-10.17"), (Side.SELL, "9.83")])
+def test_a_fee_in_another_coin_costs_what_it_was_worth(side: Side, realized: str) -> None:
+    """1 at 100 for a fee worth 0.12, closed at 90 for one worth 0.05: a long loses 10.17, a short gains 9.83."""
+    opening = Trade(side, D(1), D(100), (Fee("BNB", D("0.0002"), D("0.12")),))
+    other = Side.SELL if side is Side.BUY else Side.BUY
+    held, _ = after_trade(Position("BINANCE", "BTCUSDT", RULES, market=Market.FUTURES), opening)
+    assert held.gain_in_price(D(100)) == 0, "the fee has left the account already"
+    assert held.unrealized_pnl(D(100)) == D("-0.12")
+    closed, found = after_trade(held, Trade(other, D(1), D(90), (Fee("BNB", D("0.0001"), D("0.05")),), may_open=False))
+    assert seen(found, closed.quantity) == (D(realized), 0)
+
+
+def test_of_a_trade_that_turns_the_position_each_half_carries_its_fee() -> None:
+    """3 for a fee worth 0.3 against a long of 1: 0.1 of it closes, 0.2 of it is in the cost of the short."""
+    held, _ = after_trade(Position("BINANCE", "BTCUSDT", RULES, market=Market.FUTURES), Trade(Side.BUY, D(1), D(100)))
+    turned, found = after_trade(held, Trade(Side.SELL, D(3), D(300), (Fee("BNB", D("0.03"), D("0.3")),)))
+    assert (round(found or D(0), 9), round(turned.cost, 9)) == (D("-0.1"), D("199.8"))
 
 
 def test_first_bought_is_first_sold() -> None:

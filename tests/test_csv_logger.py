@@ -343,6 +343,15 @@ def test_fees_in_several_assets_are_spelled_out_because_they_have_no_sum() -> No
     row = trade_cells(status=OrderStatus.FILLED, executed_quantity=D(1), executed_quote=D(1), fees=fees, note="late")
     assert (row["Fee"], row["FeeAsset"]) == ("", "")
     assert row["Note"] == "Fees: 0.002 BNB, 0.0000001 BTC. late"
+    worth = (Fee("BNB", D("0.002"), D("1.2")), Fee("BTC", D("1E-7")))
+    row = trade_cells(status=OrderStatus.FILLED, executed_quantity=D(1), executed_quote=D(1), fees=worth, note="late")
+    assert row["Note"] == "Fees: 0.002 BNB (1.2 USDT), 0.0000001 BTC. late"
+
+
+def test_what_a_fee_in_another_coin_was_worth_stands_in_the_note() -> None:
+    worth = (Fee("BNB", D("0.002"), D("1.2")),)
+    row = trade_cells(status=OrderStatus.FILLED, executed_quantity=D(1), executed_quote=D(1), fees=worth, note="late")
+    assert (row["Fee"], row["FeeAsset"], row["Note"]) == ("0.002", "BNB", "fee worth 1.2 USDT, late")
 
 
 @pytest.mark.parametrize(

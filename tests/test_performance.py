@@ -33,6 +33,7 @@ from performance import (
     EquityPoint,
     Facts,
     Figures,
+    Paid,
     Performance,
     daily,
     equity_drawdown_percent,
@@ -162,12 +163,12 @@ def test_fees_are_added_by_their_asset_and_dollars_are_dollars() -> None:
     paid = [
         (Fee("BTC", D("0.001")),),
         (Fee("USDT", D("0.5")), Fee("BNB", D("0.02"))),
-        (Fee("USDC", D("0.25")), Fee("BNB", D("0.01"))),
+        (Fee("USDC", D("0.25")), Fee("BNB", D("0.01")), Fee("BNB", D("0.1"), D("60"))),
     ]
     orders = (facts_of(an_exit(status=S.FILLED, executed_quantity=D(1), fees=fees), NOW, None, None) for fees in paid)
     found = figures([facts for facts in orders if facts], "USDT")
-    assert found.fees == D("0.75")
-    assert found.other_fees == (Fee("BNB", D("0.03")), Fee("BTC", D("0.001")))
+    assert found.fees == D("60.75"), "with what a fee in BNB is known to have been worth"
+    assert found.other_fees == (Paid("BNB", D("0.03")), Paid("BTC", D("0.001")))
 
 
 def test_latency_is_the_middle_one_or_the_mean_of_the_middle_two() -> None:
@@ -436,7 +437,7 @@ def test_the_figures_of_ten_thousand_orders_are_there_in_a_moment() -> None:
     """Measured at 80 ms with its JSON. The best of five."""
     facts = [
         a_trade(str(n % 17 - 8) if n % 2 else None, n / 50, symbol=f"C{n % 20}USDT", strategy=f"s{n % 7}",
-                latency_ms=float(n % 90), slippage_bps=float(n % 9), fees=(Fee("BNB", D("0.001")),))
+                latency_ms=float(n % 90), slippage_bps=float(n % 9), fees=(Paid("BNB", D("0.001")),))
         for n in range(MANY)
     ]  # fmt: skip
     look = partial(performance, facts, (), Wanted(), ("BINANCE",))

@@ -7,8 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from history import Wanted
-from models import Fee
-from performance import EquityPoint, Facts, performance
+from performance import EquityPoint, Facts, Paid, performance
 from results import results_view
 
 D = Decimal
@@ -57,7 +56,7 @@ def test_two_wins_and_a_loss() -> None:
 
 
 def test_fees_in_other_coins_stand_beside_the_sum_and_not_in_it() -> None:
-    shown = figures(fact(fees=(Fee("USDT", D("1.5")), Fee("BNB", D("0.002")))))
+    shown = figures(fact(fees=(Paid("USDT", D("1.5")), Paid("BNB", D("0.002")))))
     assert shown["Fees"].startswith("1.50<")
     assert "0.002 BNB" in shown["Fees"]
 
@@ -88,4 +87,4 @@ def test_a_trade_without_a_strategy_has_a_line_too() -> None:
 
 
 def test_hostile_names_of_coins_stay_text() -> None:
-    assert "<b>" not in figures(fact(fees=(Fee("<b>", D(1)),)))["Fees"]
+    assert "<b>" not in figures(fact(fees=(Paid("<b>", D(1)),)))["Fees"]
