@@ -40,6 +40,12 @@ NO_SUCH_ORDER_CODES = frozenset({-2013, -2011})
 BAD_SYMBOL_CODES = frozenset({-1121, -1100})
 # The key may not see the account's trades: asking again will not help.
 NO_PERMISSION_CODES = frozenset({-1002, -2015})
+# What its owner can do about a key that is refused: https://developers.binance.com/docs/binance-spot-api-docs/errors
+KEY_ADVICE = {
+    -1022: ": does the API secret belong to the key?",
+    -2014: ": is the API key what Binance gave?",
+    -2015: ": look at the key, what it may do, the addresses it is good for, and whether it is the testnet's",
+}
 # Refused because it is there already: that is a reason to look, not a refusal.
 DUPLICATE_TEXT = "duplicate order"
 
@@ -230,10 +236,10 @@ class BinanceLink:
 
 
 def error_text(exc: BinanceAPIException) -> str:
-    """Binance's own words, cut; an HTML page is not worth repeating."""
+    """Binance's own words, cut, with what to do about a key; an HTML page is not worth repeating."""
     if exc.code == 0 or exc.message is None:
         return f"HTTP {exc.status_code} without a usable error"
-    return f"{exc.message[:200]} ({json.dumps(exc.code)})"
+    return f"{exc.message[:200]} ({json.dumps(exc.code)}){KEY_ADVICE.get(exc.code, '')}"
 
 
 def number_in(row: Mapping[str, Any], name: str) -> Decimal:

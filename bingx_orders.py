@@ -91,11 +91,19 @@ class CannotSend(Exception):
     """BingX has no such order; the text says what is wrong with it."""
 
 
+# What its owner can do about a key that is refused: https://bingx-api.github.io/docs-v3
+KEY_ADVICE = {
+    100001: ": does the API secret belong to the key?",
+    100413: ": is the API key what BingX gave?",
+    100419: ": is this machine's address among those that the key is good for?",
+}
+
+
 class BingxError(Exception):
-    """BingX's own word that something is not so: a code, its text and the HTTP status."""
+    """BingX's own word that something is not so: a code, its text and the HTTP status; `str` says what to do, too."""
 
     def __init__(self, code: int, message: str, status: int = 200) -> None:
-        super().__init__(f"{message[:200]} ({code})")
+        super().__init__(f"{message[:200]} ({code}){KEY_ADVICE.get(code, '')}")
         self.code, self.message, self.status = code, message, status
 
 

@@ -68,6 +68,7 @@ class _Known:
     connected: bool = False
     problem: str = ""
     failures: int = 0
+    failing_since: datetime | None = None
 
 
 class MarketData:
@@ -157,6 +158,15 @@ class MarketData:
         now = self._clock()
         return {account: _state(known, now) for account, known in self._known.items()}
 
+    def failing(self, for_seconds: float) -> dict[Account, str]:
+        """Accounts that nothing was heard of for so long, and why."""
+        long_ago = self._clock() - timedelta(seconds=for_seconds)
+        return {
+            account: known.problem
+            for account, known in self._known.items()
+            if known.failing_since is not None and known.failing_since <= long_ago
+        }
+
     def tasks(self, held: HeldAt, expected: Callable[[], Iterable[str]]) -> list[Coroutine[Any, Any, None]]:
         """The endless background work.
 
@@ -182,7 +192,7 @@ class MarketData:
         """Raises BrokerError."""
         known = self._known[account]
         await self._run(known.broker.connect)
-        known.connected, known.problem, known.failures = True, "", 0
+        known.connected, known.problem, known.failures, known.failing_since = True, "", 0, None
         known.prepared.clear()  # what is set there may have been changed meanwhile
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -257,7 +267,7 @@ class MarketData:
                 await self._learn_rules(known, {*of_positions, *expected(), *_pays_fees_in(known)})
                 await self._renew_rules(known)
                 await self._prepare(known, known.rules.keys() & set(expected()) - of_positions)
-                known.problem, known.failures = "", 0
+                known.problem, known.failures, known.failing_since = "", 0, None
             except BrokerError as exc:
                 self._failed(known, exc)
             known.account_looked.set()
@@ -267,6 +277,7 @@ class MarketData:
 
     def _failed(self, known: _Known, exc: BrokerError) -> None:
         known.failures += 1
+        known.failing_since = known.failing_since or self._clock()
         # The next try compares the clocks first: one that jumped (suspended, corrected) has every question refused.
         known.connected = False
         if str(exc) != known.problem:

@@ -11,6 +11,9 @@ from notifier import Look
 from trader import Trader
 from wiring import FLATTRADE, Gatehouse
 
+# Shorter ones pass by themselves: an exchange that restarts, a network that is mended.
+OUT_OF_REACH_SECONDS = 60.0
+
 
 class Standing:
     """Read from memory, whatever the disk and the exchange do."""
@@ -100,6 +103,10 @@ class Standing:
         """What the owner is told of as long as it lasts, and what he holds."""
         engine = self._gate.engine
         problems = {"Halted": engine.halted or engine.in_force.problem, "Journal": engine.journal_problem}
+        for account, problem in self._trader.market.failing(OUT_OF_REACH_SECONDS).items():
+            # A login that is over is told by itself.
+            if self._login_at(account).get("logged_in_until", "") is not None:
+                problems[f"{self._gate.label(account)} is out of reach, entries are refused"] = problem
         drift = [", ".join(f"{name} {value}" for name, value in row.items() if value) for row in self._trader.drift]
         return Look(problems, drift, [position for position in engine.books.positions.values() if position.is_open])
 

@@ -1394,7 +1394,7 @@ def test_everything_that_waits_is_told_and_can_be_cancelled(exchange: FakeBinanc
 
 def test_wrong_keys_are_told_when_connecting(exchange: FakeBinance) -> None:
     client = BinanceFutures("BINANCE", "x" * 64, API_SECRET, testnet=True, api_url=exchange.fapi_url)
-    with pytest.raises(BrokerError, match=r"Invalid API-key.*-2015"):
+    with pytest.raises(BrokerError, match=r"Invalid API-key.*-2015\): look at the key, what it may do"):
         client.connect()
 
 

@@ -118,6 +118,22 @@ def test_drift_is_told_once_however_often_it_is_seen_and_started_again(scene: Ma
     assert server.text.lower().count("drift") == 1
 
 
+def test_an_exchange_out_of_reach_is_told_once_it_has_lasted_and_when_it_is_back(
+    daemon_with: MakeDaemon, exchange: FakeBinance, server: WebhookServer
+) -> None:
+    soon = {"standing.OUT_OF_REACH_SECONDS": 2.5}
+    daemon = daemon_with(**binance(exchange, notify_urls=server.url, test_waits=soon)).start()
+    exchange.fail_next("error", where="GET /api/v3/account", code=-2015, times=1)
+    time.sleep(2)
+    exchange.fail_next("error", where="GET /api/v3/account", code=-2015, times=10**6)
+    begun = "BINANCE is out of reach, entries are refused: BINANCE refused the account: Invalid API-key"
+    wait_for(server, begun, 20)
+    exchange.clear_faults()
+    wait_for(server, f"Over: {begun}", 30)
+    assert server.text.count("is out of reach") == 2
+    assert daemon.get("/health").status == 200
+
+
 def test_a_journal_that_cannot_be_written_is_told_and_that_it_can_again(
     daemon_with: MakeDaemon, server: WebhookServer
 ) -> None:
