@@ -10,6 +10,7 @@ from alert_fields import NOTHING, Found, Said, agreed, agreed_value, contradicti
 from alert_values import AlertError, Value
 from alert_words import (
     INTENTS,
+    NO_POSITION_SIDE,
     ORDER_SIDE,
     ORDER_SIDE_FIELDS,
     PERCENT_OF,
@@ -164,14 +165,19 @@ def _verb(said: Said) -> Verb:
 
 def _with_position_side(found: Found, claims: Claims) -> Claims:
     """Hedge mode's `positionSide`: sell on LONG closes, buy on LONG opens."""
-    stated = agreed(found, "position_side", _position)
+    sides = [said for said in found.get("position_side", NOTHING) if not _is_one_way(said.value)]
+    stated = agreed_value(sides, _position) if sides else None
     if stated is None or stated == "flat":
         return claims
-    by = found["position_side"][0]
+    by = sides[0]
     stage = claims.stage
     if stage is None and claims.side is not None:
         stage = ("open" if ORDER_SIDE[stated, False] is claims.side[0] else "close", by)
     return Claims(stage, claims.side, _merged(claims.position, stated, by))
+
+
+def _is_one_way(value: Value) -> bool:
+    return isinstance(value, str) and value.strip().lower() in NO_POSITION_SIDE
 
 
 def _order_on_position(

@@ -37,12 +37,12 @@ _FIELD_NAMES = {
     "trade_action order_side signal_side event alert_type",
     "alert": "alert signal_type",  # a verb in two dialects, free text or a uuid in others: counts when it is a verb
     "is_buy": "is_buy",
-    "position_side": "position_side",
-    "market_position": "market_position position strategy_market_position sentiment",
+    "position_side": "position_side pos_side hold_side",
+    "market_position": "market_position position strategy_market_position sentiment current_position mar_pos",
     "prev_market_position": "prev_market_position prev_position previous_market_position previous_position "
-    "strategy_prev_market_position",
-    "position_size": "position_size strategy_position_size",
-    "market_position_size": "market_position_size strategy_market_position_size",
+    "strategy_prev_market_position pre_mar_pos",
+    "position_size": "position_size strategy_position_size target_position",
+    "market_position_size": "market_position_size strategy_market_position_size mar_pos_size",
     "reduce_only": "reduce_only close_only close_position",
     "reverse": "reverse",
     # what to trade, and where
@@ -114,6 +114,7 @@ _FIELD_NAMES = {
 _ADVICE = {
     "lots lot_size": "quantity in base units",
     "trailing_stop trail_amount trail_price trail_offset stop_loss_trail_amount": "trailing_percent",
+    "position_idx": "positionSide",
 }
 
 SECRET_FIELDS = _squeezed(
@@ -191,6 +192,9 @@ POSITIONS = {
     "bullish": "long",
     "bearish": "short",
 }
+
+# In `positionSide`: one-way mode, which has no sides to choose between.
+NO_POSITION_SIDE = frozenset({"both", "net"})
 
 # (position, closing it?) -> the order that does it
 ORDER_SIDE = {
