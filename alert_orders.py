@@ -9,6 +9,7 @@ import alert_values as values
 from alert_fields import NOTHING, Found, Said, agreed, agreed_value, contradiction, disagree
 from alert_values import AlertError, Value
 from alert_words import (
+    CLOSING_COMMENTS,
     INTENTS,
     NO_POSITION_SIDE,
     ORDER_SIDE,
@@ -119,6 +120,9 @@ def read_order(found: Found, positions: Positions) -> Order:
     if position is not None:
         return _order_on_position(position, side, closes, positions)
     if side is not None:
+        if stage is None and positions.heading is None and _closes_by_name(found, side[0]):
+            # An intent, and no reduce-only: on spot, a sell may still sell what the account held before.
+            return Order(side[0], "close_long" if side[0] is Action.SELL else "close_short", False)
         return _order_by_side(side, stage, closes)
     if closes:
         return Order(Action.CLOSE, "close", True)
@@ -202,6 +206,22 @@ def _order_by_side(side: tuple[Action, Said], stage: tuple[str, Said] | None, cl
         return Order(action, None, False)
     held = "long" if (action is Action.BUY) is not closes else "short"
     return Order(action, f"{stage[0]}_{held}", closes)
+
+
+def _closes_by_name(found: Found, action: Action) -> bool:
+    """Whether the order's comment or id says that it closes, where nothing else tells what its side is for."""
+    if agreed(found, "reverse", values.flag):
+        return False
+    names = found.get("comment", NOTHING) + found.get("order_id", NOTHING)
+    return any(_is_close(said.value, action) for said in names if isinstance(said.value, str))
+
+
+def _is_close(name: str, action: Action) -> bool:
+    """The order's id may as well be that of the entry, and its comment anything: what does not fit says nothing."""
+    if name.strip().lower().startswith(CLOSING_COMMENTS):
+        return True
+    verb = VERBS.get(squeeze(name.strip()), Verb())
+    return verb.stage == "close" and (verb.position is None or ORDER_SIDE[verb.position, True] is action)
 
 
 def _target(by: Said, other: tuple[object, Said] | None, positions: Positions) -> Order:

@@ -34,8 +34,9 @@ def _squeezed(names: str) -> frozenset[str]:
 _FIELD_NAMES = {
     # what to do
     "action": "action side order signal direction accion order_action strategy_order_action strategy_action "
-    "trade_action order_side signal_side event alert_type",
-    "alert": "alert signal_type",  # a verb in two dialects, free text or a uuid in others: counts when it is a verb
+    "trade_action order_side signal_side event alert_type command",
+    # A verb in some dialects, free text or a uuid in others: counts when it is a verb.
+    "alert": "alert signal_type type_of_signal intent order_intent position_action position_effect",
     "is_buy": "is_buy",
     "position_side": "position_side pos_side hold_side",
     "market_position": "market_position position strategy_market_position sentiment current_position mar_pos",
@@ -181,9 +182,13 @@ _VERBS = {
     "cerrar_corto": Verb("close", position="short"),
     "cancel cancelar cancel_all": Verb("cancel"),
     "pos target set_position": Verb("target"),
+    "place": Verb(),  # CrossTrade's command: what is to be done says its action
 }
 VERBS = {squeeze(word): verb for words, verb in _VERBS.items() for word in words.split()}
 VERBS_WANTED = "buy, sell, long, short, close, exit, flat, open_long, open_short, close_long, close_short or cancel"
+
+# What TradingView itself writes into {{strategy.order.comment}} of strategy.close and strategy.close_all.
+CLOSING_COMMENTS = ("close entry(s) order", "close position order")
 
 POSITIONS = {
     "long": "long",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models import Market, Signal
+from models import Action, Market, Signal
 from plan import Held, Plan, plan
 from signals import AlertError, parse_alert
 from sizing import Wish
@@ -71,3 +71,61 @@ def test_a_reversal_is_one_where_both_positions_have_other_names() -> None:
 
 def test_a_target_position_is_the_size_to_end_with() -> None:
     assert said(action="sell", target_position="-0.3", quantity="0.6").position_size == Decimal("-0.3")
+
+
+# --- what is to be done ------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_an_action() -> None:
+    assert said(action="sell", command="EXIT", quantity=1).intent == "close_long"
+    assert said(action=None, command="CLOSEPOSITION").action is Action.CLOSE
+    assert said(command="PLACE") == said()
+    for other in ("REVERSE", "CANCELORDERS", "CANCELREPLACE"):
+        assert refused(command=other).field == "command"
+    assert refused(action=None, command="PLACE").field == "action"
+
+
+@pytest.mark.parametrize("field", ["intent", "position_effect", "type_of_signal"])
+def test_a_word_for_closing_counts_beside_a_side(field: str) -> None:
+    assert said(action="sell", **{field: "close"}).intent == "close_long"
+    assert said(action="sell", **{field: "as the plan says"}) == said(action="sell")
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("order_comment", "Close entry(s) order Long"),
+        ("comment", "Close position order"),
+        ("comment", "Exit Long"),
+        ("order_id", "closeLong"),
+        ("order_id", "Long Exit"),
+    ],
+)
+def test_a_sell_whose_comment_or_id_says_that_it_closes_opens_no_short(field: str, text: str) -> None:
+    for held in (FLAT, LONG, SHORT):
+        assert nothing_opens(held, action="sell", quantity="0.5", **{field: text})
+    assert on_futures(LONG, action="sell", quantity="0.5", **{field: text}).nothing is None
+
+
+def test_a_buy_that_closes_a_short_buys_nothing_on_spot() -> None:
+    cover = said(action="buy", comment="Close entry(s) order Short")
+    assert plan(cover, Market.SPOT, FLAT, Wish(amount=Decimal(10))).nothing
+
+
+@pytest.mark.parametrize("text", ["Long", "Short", "Exit Short", "RSI crossed 30", "Closed above the band", ""])
+def test_any_other_comment_says_nothing(text: str) -> None:
+    assert said(action="sell", comment=text, order_id="Long").intent is None
+
+
+def test_a_sell_on_spot_whose_comment_closes_may_still_sell_what_was_held_before() -> None:
+    (way_out,) = plan(said(action="sell", quantity=2, comment="Exit"), Market.SPOT, FLAT, Wish()).legs
+    assert way_out.wish == Wish(quantity=Decimal(2))
+
+
+def test_a_reversal_that_is_stated_is_one_whatever_its_comment() -> None:
+    assert on_futures(LONG, action="sell", reverse=True, comment="Exit Long").is_reversal
+
+
+def test_a_stated_position_counts_more_than_a_comment() -> None:
+    alert = said(action="sell", market_position="short", prev_market_position="long", comment="Close Long")
+    assert alert.intent == "reverse_short"
