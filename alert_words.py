@@ -58,12 +58,20 @@ _FIELD_NAMES = {
     "product": "product product_type",
     # how much
     "quantity": "quantity qty contracts order_contracts strategy_order_contracts size order_size amount units "
-    "no_of_contracts",
-    "unit": "quantity_type qty_type currency_type investment_type units_type amount_type size_type",
-    "quote_amount": "amount_usdt usdt_amount quote_order_qty quote_amount quote_qty usdt usd balance stake_amount",
+    "no_of_contracts order_qty order_quantity trade_qty trade_quantity base_qty base_quantity base_amount "
+    "num_contracts amount_per_trade size_value qty_value cantidad quantidade",
+    "unit": "quantity_type qty_type currency_type investment_type units_type amount_type size_type "
+    "amount_per_trade_type quantity_mode qty_mode size_mode amount_mode sizing_mode sizing_type quantity_unit qty_unit "
+    "size_unit amount_unit unit",
+    "quote_amount": "amount_usdt usdt_amount quote_order_qty quote_amount quote_qty usdt usd balance stake_amount "
+    "notional notional_usdt notional_usd amount_usd usd_amount quantity_usdt qty_usdt usdt_qty size_usdt size_usd "
+    "quote_size quote_quantity trade_amount_usdt dollar_amount position_size_usdt position_size_usd",
     "margin": "margin",
-    "equity_percent": "position_size_percent equity_percent balance_percent quantity_percent qty_percent",
-    "position_percent": "position_percent close_percent",
+    "equity_percent": "position_size_percent equity_percent balance_percent quantity_percent qty_percent "
+    "position_size_pct equity_pct balance_pct quantity_pct qty_pct size_percent size_pct amount_percent amount_pct "
+    "percent_of_equity percent_of_balance",
+    "position_percent": "position_percent close_percent close_pct close_percentage exit_percent exit_pct "
+    "reduce_percent reduce_pct",
     "risk_percent": "risk_percent risk_pct",
     "buy_rate": "bid_rate",
     "sell_rate": "ask_rate",
@@ -113,7 +121,9 @@ _FIELD_NAMES = {
 # Fields that would change the order if they were understood. Ignoring one could trade more than was meant, or
 # without the protection that was asked for.
 _ADVICE = {
-    "lots lot_size": "quantity in base units",
+    "lots lot lot_size volume_lots vol_lots sz": "quantity in base units",
+    "percent percentage": "quantity with its %, or close_percent",
+    "trade_amount invest investment capital": "quantity, or amount_usdt",
     "trailing_stop trail_amount trail_price trail_offset stop_loss_trail_amount": "trailing_percent",
     "position_idx": "positionSide",
 }
@@ -265,11 +275,12 @@ OTHER_MARKETS = _squeezed("margin inverse option options coinm")
 
 # Word of a unit field -> unit. "percent" is of the position when closing, else of the balance.
 _UNITS = {
-    "base absolute fixed fixed_quantity coin coins shares": "base",
-    "quote dollar_amount usdt usd": "quote",
+    "base absolute fixed fixed_quantity coin coins shares units": "base",
+    "quote dollar_amount dollars cash notional usdt usd $": "quote",
     "margin": "margin_quote",
-    "percent": "percent",
-    "percent_of_equity percent_of_balance percentage_balance margin_percent": "percent_of_equity",
+    "percent percents percentage pct %": "percent",
+    "percent_of_equity percent_of_balance percentage_balance margin_percent equity_percent balance_percent "
+    "percent_equity percent_balance": "percent_of_equity",
     "percent_of_position percentage_position": "percent_of_position",
 }
 UNITS = {squeeze(word): unit for words, unit in _UNITS.items() for word in words.split()}

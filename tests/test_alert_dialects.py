@@ -129,3 +129,45 @@ def test_a_reversal_that_is_stated_is_one_whatever_its_comment() -> None:
 def test_a_stated_position_counts_more_than_a_comment() -> None:
     alert = said(action="sell", market_position="short", prev_market_position="long", comment="Close Long")
     assert alert.intent == "reverse_short"
+
+
+# --- how much ----------------------------------------------------------------------------------------------------
+
+
+def test_a_half_is_sold_where_the_alert_says_a_half() -> None:
+    half = on_futures(LONG, action="sell", reduceOnly=True, qtyPct=50)
+    assert half.legs[0].wish == Wish(percent=Decimal(50), reduce_only=True)
+    assert said(action="close", close_pct=50).intent == "reduce"
+
+
+@pytest.mark.parametrize("field", ["qty_mode", "size_unit", "quantity_unit", "sizing_type", "unit"])
+def test_ten_percent_are_not_ten_coins_whatever_the_unit_field_is_called(field: str) -> None:
+    assert said(qty="10", **{field: "percent"}).percent == 10
+    assert said(qty="10", **{field: "percent"}).quantity is None
+    assert said(qty="10", **{field: "USDT"}).amount == 10
+    assert refused(qty="10", **{field: "lots"}).field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "quantity", "amount", "percent"),
+    [
+        ({"orderQty": "0.5"}, "0.5", None, None),
+        ({"cantidad": "0.5"}, "0.5", None, None),
+        ({"notional": 50}, None, 50, None),
+        ({"size_usdt": 50}, None, 50, None),
+        ({"size_pct": 5}, None, None, 5),
+        ({"size_type": "percent", "size_value": 100}, None, None, 100),
+        ({"amountPerTradeType": "quote", "amountPerTrade": 50}, None, 50, None),
+        ({"amountPerTradeType": "percents", "amountPerTrade": "1.0"}, None, None, 1),
+    ],
+)
+def test_a_size_counts_under_its_other_names(fields: dict[str, Any], quantity: Any, amount: Any, percent: Any) -> None:
+    signal = said(**fields)
+    meant = [None if value is None else Decimal(value) for value in (quantity, amount, percent)]
+    assert [signal.quantity, signal.amount, signal.percent] == meant
+
+
+@pytest.mark.parametrize("field", ["lot", "vol_lots", "sz", "percent", "percentage", "trade_amount", "capital"])
+def test_a_size_whose_unit_is_not_known_is_refused_by_name(field: str) -> None:
+    assert refused(**{field: "0.1"}).field == field
+    assert refused(action="close", **{field: "0.1"}).field == field
