@@ -79,11 +79,13 @@ _FIELD_NAMES = {
     "trade_type": "trade_type",
     "leverage": "leverage lev",
     # at what price
-    "type": "type order_type price_type",
+    "type": "type order_type price_type ord_type",
+    # Anybody's word ("breakout"), but an order type where it is one.
+    "type_hint": "entry_type entry_order_type exec_type execution_type execution order_kind",
     "subtype": "order_subtype",
     "is_market": "is_market",
     "limit_price": "limit_price",
-    "price": "price order_price strategy_order_price",
+    "price": "price order_price strategy_order_price px",
     "entry_price": "entry_price entry",
     "exit_price": "exit_price",
     "chart_price": "current_price close signal_price last_price",

@@ -265,6 +265,9 @@ def _type(found: Found) -> tuple[OrderType, list[Said]]:
             positions.append(said)
         elif said.name != "type" or word not in MESSAGE_CLASSES:
             raise AlertError(said.path, "market, limit, stop, stop_limit or trailing_stop", said.value)
+    for said in found.get("type_hint", NOTHING):
+        if isinstance(said.value, str) and (hinted := TYPES.get(squeeze(said.value))):
+            types.append((said, hinted))
     if not types:
         types = [(said, _subtype(said)) for said in found.get("subtype", NOTHING)]
     for said in found.get("is_market", NOTHING):

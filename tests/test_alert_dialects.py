@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models import Action, Market, Signal
+from models import Action, Market, OrderType, Signal
 from plan import Held, Plan, plan
 from signals import AlertError, parse_alert
 from sizing import Wish
@@ -171,3 +171,24 @@ def test_a_size_counts_under_its_other_names(fields: dict[str, Any], quantity: A
 def test_a_size_whose_unit_is_not_known_is_refused_by_name(field: str) -> None:
     assert refused(**{field: "0.1"}).field == field
     assert refused(action="close", **{field: "0.1"}).field == field
+
+
+# --- at what price -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["ordType", "entry_type", "execution"])
+def test_a_limit_order_is_none_at_market_whatever_the_type_is_called(field: str) -> None:
+    signal = said(price=66000, **{field: "limit"})
+    assert (signal.type, signal.price) == (OrderType.LIMIT, Decimal(66000))
+    assert refused(**{field: "limit"}).field == "price"
+    assert refused(type="market", price=66000, **{field: "limit"}).field in (f"type, {field}", f"{field}, type")
+
+
+def test_the_names_of_an_exchanges_own_interface_are_read() -> None:
+    signal = said(symbol=None, instId="BTC-USDT-SWAP", side="buy", ordType="limit", px="66000", posSide="long")
+    assert (signal.type, signal.price, signal.intent) == (OrderType.LIMIT, Decimal(66000), "open_long")
+    assert refused(ordType="post_only").field == "ordType"
+
+
+def test_another_kind_of_entry_is_no_order_type() -> None:
+    assert said(entry_type="breakout") == said()
