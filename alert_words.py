@@ -11,6 +11,8 @@ A field inside a known object is looked up with the object's name first: `strate
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from models import Action, Market, OrderType
@@ -128,7 +130,33 @@ _ADVICE = {
     "trade_amount invest investment capital": "quantity, or amount_usdt",
     "trailing_stop trail_amount trail_price trail_offset stop_loss_trail_amount": "trailing_percent",
     "position_idx": "positionSide",
+    "option_type options_mode option_moneyness strike strike_price put_call": "the symbol itself (no options)",
 }
+# Fields that would change an entry, and what to say instead: with one of them no entry is made. On a way out they mean
+# nothing, so it is taken.
+_ENTRY_ADVICE = {
+    "stop": "stop_loss for protection; type stop and stop_price for an entry that waits",
+    "target targets target_price target_1 target_2 target_3 t1 t2 t3 profit_target": "take_profit",
+    "activation_price activate_price": "trailing_percent alone",
+    "limit": "type limit and limit_price",
+    "post_only": "time_in_force GTX",
+    "cancel_after limit_cancel_time good_till_date gtd expire_seconds expiration expiry": "time_in_force",
+    "delay delay_seconds delay_ms": "nothing: an order leaves at once",
+    "cancel cancel_all cancel_orders cancel_open_orders cancel_pending": "nothing: an entry cancels no orders",
+    "hedge hedge_mode": "positionSide",
+    "close_opposite close_first flatten_first close_existing reverse_order_close": "reverse",
+    "risk risk_percentage risk_per_trade risk_amount risk_usd dollar_risk": "quantity or amount_usdt",
+    "dca dca_orders safety_orders": "one order per alert",
+}
+# Stop-loss, take-profit and trailing stop by any other name: stopLossDistance, sl_ticks, dollar_tp, tp1_qty ...
+_PROTECTION_NAME = re.compile(
+    r".*(?:stoploss|takeprofit|trail|breakeven).*"
+    r"|(?:sl|tp|tsl)[0-9]*(?:price|level|pct|perc|percent|percentage|dist|distance|points?|pips?|ticks?|offset|usdt?|value"
+    r"|amount|atr|ratio|roi|qty|quantity|size|sell|close|closepct|closepercent)?[0-9]*"
+    r"|(?:price|percentage|percent|dollar|initial|new|hard)(?:sl|tp|stop)"
+    r"|stop(?:pct|perc|percent|percentage|dist|distance|points?|pips?|ticks?|offset|level|atr)"
+)
+PROTECTION_ADVICE = "stop_loss, take_profit or trailing_percent, as a price or with %"
 
 SECRET_FIELDS = _squeezed(
     "secret secret_key webhook_secret webhook_key webhook_token passphrase pass password passwd key token auth "
@@ -144,6 +172,9 @@ BATCH_FIELDS = _squeezed("actions orders signals alerts trades batch legs")
 # `action` and its kin hold {{strategy.order.action}}, the side of the order. Next to "close", a buy or sell anywhere
 # else may as well be the side of the position that is to be closed.
 ORDER_SIDE_FIELDS = _squeezed("action accion order order_action order_side strategy_order_action strategy_action")
+
+
+LONGEST_NAME = 40
 
 
 class Name(NamedTuple):
@@ -163,6 +194,25 @@ def _by_name() -> dict[str, Name]:
 
 FIELDS = _by_name()
 ADVICE = {name: wanted for line, wanted in _ADVICE.items() for name in _squeezed(line)}
+ENTRY_ADVICE = {name: wanted for line, wanted in _ENTRY_ADVICE.items() for name in _squeezed(line)}
+# In an object that nobody knows, these are the order's all the same; in one that describes, they are not.
+_ORDER_LINES = """
+    stop_loss stop_loss_percent stop_loss_offset take_profit take_profit_percent take_profit_offset trailing_percent
+    quantity equity_percent position_percent risk_percent leverage limit_price stop_price reduce_only reverse
+    position_side
+"""
+CHANGES_AN_ENTRY = frozenset(_ORDER_LINES.split())
+DESCRIPTIVE = _squeezed(
+    "bar candle ohlc ohlcv indicators indicator plots extra extras meta metadata meta_data info context debug"
+)
+
+
+@lru_cache(maxsize=1024)
+def entry_advice(name: str) -> str | None:
+    """What to say instead of a field (squeezed) that would change an entry if it were understood; None: nothing."""
+    if name in ENTRY_ADVICE:
+        return ENTRY_ADVICE[name]
+    return PROTECTION_ADVICE if _PROTECTION_NAME.fullmatch(name[:LONGEST_NAME]) else None
 
 
 # --- what to do --------------------------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ def _exit_beyond(case: Case) -> Iterator[tuple[str, str]]:
 
 def _entry_beyond(case: Case) -> Iterator[tuple[str, str]]:
     signal = case.signal
+    if signal.unread:
+        yield "field", f"an entry with {', '.join(signal.unread)}"
     if len(signal.take_profits) > 1:
         yield "protection", "more than one take-profit"
     if case.is_spot and signal.leverage not in (None, ONE):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import alert_values as values
 from alert_fields import (
     NOTHING,
+    UNREAD,
     Found,
     Said,
     agreed,
@@ -96,6 +97,8 @@ def _hiding(secret: str, signal: Signal) -> Signal:
         raise AlertError("symbol", "a symbol such as BTCUSDT, and not the secret")
     shown = {name: text for name in TEXTS if (text := getattr(signal, name))}
     hidden: dict[str, Any] = {name: new for name, text in shown.items() if (new := _hidden(secret, text)) != text}
+    if signal.unread:
+        hidden["unread"] = tuple(_hidden(secret, text) for text in signal.unread)
     return replace(signal, **hidden) if hidden else signal
 
 
@@ -150,8 +153,18 @@ def _signal(found: Found) -> Signal:
         strategy=agreed(found, "strategy", values.text) or first_text(found, "strategy_alias"),
         timeframe=first_text(found, "timeframe") or times.timeframe,
         exchange=_exchange(found) or instrument.exchange,
+        unread=_unread(found) if UNREAD in found else (),
         **{meaning: READ[meaning](said) for meaning, said in found.items() if meaning in READ},
     )
+
+
+SHOWN_UNREAD = 3  # they are told together, and each is one line of the sender's making
+
+
+def _unread(found: Found) -> tuple[str, ...]:
+    """Neither a refusal, as it is not known yet whether the alert is an entry, nor to be forgotten."""
+    told = found[UNREAD][:SHOWN_UNREAD]
+    return tuple(f"{values.shown_name(said.path)} (use {said.name})" for said in told)
 
 
 def _refuse_sign_of_life(found: Found) -> None:

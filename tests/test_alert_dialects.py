@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from harness import Daemon
 
 from models import Action, Market, OrderType, Signal
 from plan import Held, Plan, plan
@@ -192,3 +193,76 @@ def test_the_names_of_an_exchanges_own_interface_are_read() -> None:
 
 def test_another_kind_of_entry_is_no_order_type() -> None:
     assert said(entry_type="breakout") == said()
+
+
+# --- what would change an entry, and nobody reads -------------------------------------------------------------------
+
+LEVELS = {"entry": 67000, "stop_loss": 66000, "take_profit": 69000}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"levels": LEVELS}, "levels.stop_loss"),
+        ({"strategy": {"name": "s", "long": {"stopLoss": "1.5"}}}, "strategy.long.stopLoss"),
+        ({"trade": {"side": "buy", "quantity": "0.5"}}, "trade.quantity"),
+        ({"sizing": {"qty_pct": 5}}, "sizing.qty_pct"),
+        ({"legs_to_take": [{"price": 1}, {"tp_percent": 2}]}, "legs_to_take.tp_percent"),
+        ({"dca_orders": [{"price_percentage": 2}]}, "dca_orders"),
+        ({"stop": 66000}, "stop"),
+        ({"target": "69000"}, "target"),
+        ({"t1": 2520}, "t1"),
+        ({"stopLossDistance": 100}, "stopLossDistance"),
+        ({"sl_ticks": 20}, "sl_ticks"),
+        ({"sl1": 66000}, "sl1"),
+        ({"dollar_sl": 100}, "dollar_sl"),
+        ({"tsl_dist": 100}, "tsl_dist"),
+        ({"tp1_qty": 50}, "tp1_qty"),
+        ({"break_even": True}, "break_even"),
+        ({"trail": 50}, "trail"),
+        ({"activationPrice": 70000, "callbackRate": 1}, "activationPrice"),
+        ({"delay": 5}, "delay"),
+        ({"cancelAfter": 60, "type": "limit", "price": 66000}, "cancelAfter"),
+        ({"cancel": True}, "cancel"),
+        ({"limit": 66000}, "limit"),
+        ({"postOnly": "true"}, "postOnly"),
+        ({"hedge": True}, "hedge"),
+        ({"risk": "1%"}, "risk"),
+    ],
+)
+def test_a_field_that_would_change_the_entry_is_told_and_not_passed_over(fields: dict[str, Any], named: str) -> None:
+    assert said(**fields).unread[0].startswith(f"{named} (use ")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stopLossDistance": 0, "dollar_sl": "0.0", "trail": False, "break_even": "", "targets": [], "delay": "0"},
+        {"risk": "high", "target": "the moon", "stop_loss_kind": "swing low", "setup_strength": "strong"},
+        {"bar": {"time": "x", "close": 1, "stop": 2}, "extras": {"stop_loss": 1}, "metadata": {"sl": 1, "qty": 2}},
+        {"rsi": 28.4, "atr": "12", "ema_200": 66000, "volume_ratio": 1.5, "sl_hit": False, "tp_count": 3},
+        {"profile": {"levels": [1, 2, 3], "name": "x"}, "ohlc": [1, 2, 3, 4], "opposite": 1, "zone_id": 5},
+    ],
+)
+def test_what_is_off_or_only_describes_keeps_nobody_from_trading(fields: dict[str, Any]) -> None:
+    assert said(**fields) == said()
+
+
+def test_a_field_that_nobody_reads_is_not_shown_with_what_it_says() -> None:
+    assert "Horse" not in str(said(levels={"sl": "1-Horse"}).unread)
+    assert said(**{"x" * 500: {"sl": 1}}).unread == ("a field with a long name (use sl beside the symbol)",)
+
+
+def test_an_option_is_not_bought_as_the_share_below_it() -> None:
+    assert refused(symbol="NIFTY", option_type="CE", strike=22000).field == "option_type"
+    assert refused(symbol="NIFTY", options_mode=True).field == "options_mode"
+
+
+def test_no_entry_is_made_with_a_stop_that_is_not_understood_but_every_way_out_is(paper: Daemon) -> None:
+    alert: dict[str, Any] = {"symbol": "BTCUSDT", "price": 43000}
+    refusal = paper.post(action="buy", **alert, levels={"stop_loss": 42000}).body
+    assert (refusal["decision"], refusal["check"]) == ("REJECTED", "field")
+    assert "levels.stop_loss (use stop_loss beside the symbol)" in refusal["reason"]
+    assert paper.post(action="buy", **alert).body["status"] == "FILLED"
+    assert paper.post(action="sell", **alert, levels={"stop_loss": 42000}, delay=5).body["status"] == "FILLED"
+    assert [row["Check"] for row in paper.signals()] == ["field", "", ""]
