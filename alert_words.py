@@ -46,7 +46,10 @@ _FIELD_NAMES = {
     "strategy_prev_market_position pre_mar_pos",
     "position_size": "position_size strategy_position_size target_position",
     "market_position_size": "market_position_size strategy_market_position_size mar_pos_size",
-    "reduce_only": "reduce_only close_only close_position",
+    "reduce_only": "reduce_only close_only",
+    # Each a switch of its own (Binance has reduceOnly and closePosition): one that is on is enough.
+    "closing": "close_position close_all close_all_positions close_trade exit_only is_exit is_close is_reduce "
+    "is_reduce_only reduce reduce_position flatten",
     "reverse": "reverse",
     # what to trade, and where
     "symbol": "symbol ticker pair instrument asset tv_instrument trading_pair trading_symbol currency_pair inst_id",
@@ -198,8 +201,8 @@ ENTRY_ADVICE = {name: wanted for line, wanted in _ENTRY_ADVICE.items() for name 
 # In an object that nobody knows, these are the order's all the same; in one that describes, they are not.
 _ORDER_LINES = """
     stop_loss stop_loss_percent stop_loss_offset take_profit take_profit_percent take_profit_offset trailing_percent
-    quantity equity_percent position_percent risk_percent leverage limit_price stop_price reduce_only reverse
-    position_side
+    quantity equity_percent position_percent risk_percent leverage limit_price stop_price reduce_only closing
+    reverse position_side
 """
 CHANGES_AN_ENTRY = frozenset(_ORDER_LINES.split())
 DESCRIPTIVE = _squeezed(

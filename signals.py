@@ -117,7 +117,7 @@ def _signal(found: Found) -> Signal:
     kind, position_from_type = _type(found)
     positions = read_positions(found, position_from_type)
     order = read_order(found, positions)
-    reduces = order.closes or agreed(found, "reduce_only", values.flag) is True
+    reduces = order.closes or agreed(found, "reduce_only", values.flag) is True or _is_closing(found)
     size = read_size(found, order, reduces or positions.heading == "flat")
     prices = _prices(found, kind, order)
     stop_loss = _protection(found, "stop_loss")
@@ -156,6 +156,11 @@ def _signal(found: Found) -> Signal:
         unread=_unread(found) if UNREAD in found else (),
         **{meaning: READ[meaning](said) for meaning, said in found.items() if meaning in READ},
     )
+
+
+def _is_closing(found: Found) -> bool:
+    on = [said for said in found.get("closing", NOTHING) if values.flag(said.path, said.value)]
+    return bool(on)
 
 
 SHOWN_UNREAD = 3  # they are told together, and each is one line of the sender's making

@@ -132,6 +132,19 @@ def test_a_stated_position_counts_more_than_a_comment() -> None:
     assert alert.intent == "reverse_short"
 
 
+@pytest.mark.parametrize("flag", ["is_exit", "isClose", "closeAll", "reduce", "is_reduce_only", "exit_only"])
+def test_a_flag_that_closes_opens_nothing_whatever_it_is_called(flag: str) -> None:
+    assert nothing_opens(FLAT, action="sell", quantity=1, **{flag: True})
+    assert on_futures(LONG, action="sell", quantity=1, **{flag: "true"}).nothing is None
+    assert said(action="sell", **{flag: False}) == said(action="sell")
+    assert refused(action="sell", **{flag: "perhaps"}).field == flag
+
+
+def test_one_of_two_flags_that_close_is_enough() -> None:
+    assert said(action="sell", reduceOnly="true", closePosition="false").reduce_only
+    assert not said(action="sell", reduceOnly=False, closePosition=False).reduce_only
+
+
 # --- how much ----------------------------------------------------------------------------------------------------
 
 
