@@ -120,7 +120,10 @@ _FIELD_NAMES = {
     "order_id": "order_id strategy_order_id position_id alert_id id",
     "comment": "comment order_comment strategy_order_comment text entry_tag alert_message alert_msg "
     "order_alert_message label",
-    "heartbeat": "heartbeat test is_test dry_run",
+    "heartbeat": "heartbeat test is_test dry_run dry_run_mode test_mode is_test_mode test_order test_signal "
+    "is_test_signal ping simulate validate_only",
+    # Anybody's word ("STRATEGY"), but play money where it says so.
+    "mode": "mode environment env trading_mode trade_mode account_mode",
     # understood as saying nothing
     "nothing": "stop_loss_type stop_loss_enabled take_profit_enabled",
 }
@@ -133,6 +136,8 @@ _ADVICE = {
     "trade_amount invest investment capital": "quantity, or amount_usdt",
     "trailing_stop trail_amount trail_price trail_offset stop_loss_trail_amount": "trailing_percent",
     "position_idx": "positionSide",
+    "testnet test_net is_testnet is_test_net use_testnet sandbox is_sandbox demo is_demo demo_mode paper is_paper "
+    "paper_trade paper_trading paper_mode": "broker, the name of one of yours",
     "option_type options_mode option_moneyness strike strike_price put_call": "the symbol itself (no options)",
 }
 # Fields that would change an entry, and what to say instead: with one of them no entry is made. On a way out they mean
@@ -311,6 +316,9 @@ _TYPES = {
 TYPES = {squeeze(word): kind for words, kind in _TYPES.items() for word in words.split()}
 # `order_subtype` of a bot whose entries are limit orders at entry_price.
 SUBTYPES = {"primaryentry": OrderType.LIMIT}
+# In `mode`: the sender means play money, which only PAPER is for certain.
+PAPER_MODES = _squeezed("paper paper_trade paper_trading simulation simulated sim")
+PLAY_MODES = _squeezed("demo test testnet sandbox dry_run backtest backtesting staging")
 # In `type` these are the class of the message, not of the order.
 MESSAGE_CLASSES = _squeezed("order alert signal strategy")
 STOP_TYPES = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})

@@ -36,6 +36,8 @@ from alert_words import (
     MARKETS,
     MESSAGE_CLASSES,
     OTHER_MARKETS,
+    PAPER_MODES,
+    PLAY_MODES,
     POSITIONS,
     PRICED_TYPES,
     STOP_TYPES,
@@ -58,7 +60,6 @@ def _time_in_force(field: str, raw: Value) -> str:
 
 # The fields of `Signal` that are one meaning, read alone: the value that all agree on, or the first that describes.
 READ: dict[str, Callable[[list[Said]], Any]] = {
-    "broker": partial(agreed_value, read=values.broker),
     "confidence": partial(agreed_value, read=values.confidence),
     "leverage": partial(agreed_value, read=values.positive),
     "time_in_force": partial(agreed_value, read=_time_in_force),
@@ -128,6 +129,7 @@ def _signal(found: Found) -> Signal:
         symbol=instrument.symbol,
         intent=read_intent(order, positions, size),
         market=_market(found, instrument),
+        broker=_broker(found),
         type=kind,
         quantity=size.quantity,
         quantity_unit=size.unit,
@@ -249,6 +251,18 @@ def _may_say_something_else(found: Found, said: Said) -> bool:
 def _market_of_chart(found: Found) -> Market | None:
     """tv-hub: `exchange: binance-futures`."""
     return Market.FUTURES if "FUTURES" in (_exchange(found) or "") else None
+
+
+def _broker(found: Found) -> str | None:
+    """The broker that is named; what says that it is for paper must not trade elsewhere."""
+    named = agreed(found, "broker", values.broker)
+    for said in found.get("mode", NOTHING):
+        word = squeeze(said.value) if isinstance(said.value, str) else ""
+        if word in PLAY_MODES or (word in PAPER_MODES and named not in (None, "PAPER")):
+            raise AlertError(said.path, "live or none: which broker trades play money is said by broker", said.value)
+        if word in PAPER_MODES:
+            named = "PAPER"
+    return named
 
 
 def _exchange(found: Found) -> str | None:

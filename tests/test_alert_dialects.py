@@ -279,3 +279,25 @@ def test_no_entry_is_made_with_a_stop_that_is_not_understood_but_every_way_out_i
     assert paper.post(action="buy", **alert).body["status"] == "FILLED"
     assert paper.post(action="sell", **alert, levels={"stop_loss": 42000}, delay=5).body["status"] == "FILLED"
     assert [row["Check"] for row in paper.signals()] == ["field", "", ""]
+
+
+# --- where -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["is_test_net", "testnet", "sandbox", "demo", "paper", "paperTrading"])
+def test_an_alert_for_play_money_is_not_traded_with_real_money(flag: str) -> None:
+    assert refused(**{flag: True}).field == flag
+    assert said(**{flag: False}) == said()
+
+
+def test_an_alert_in_paper_mode_goes_to_paper() -> None:
+    assert said(mode="paper").broker == "PAPER"
+    assert said(mode="simulation", broker="paper").broker == "PAPER"
+    assert refused(mode="paper", broker="BINANCE").field == "mode"
+    assert refused(environment="testnet").field == "environment"
+    assert said(mode="STRATEGY", environment="production") == said()
+
+
+@pytest.mark.parametrize("flag", ["test_mode", "testOrder", "ping", "simulate"])
+def test_a_test_does_not_trade_whatever_it_is_called(flag: str) -> None:
+    assert refused(**{flag: True}).field == flag
