@@ -56,7 +56,8 @@ _FIELD_NAMES = {
     "first_coin": "coin_one",
     "second_coin": "coin_two",
     "market": "market market_type",
-    "category": "category",
+    "category": "category inst_type contract_type asset_class asset_type instrument_type security_type sec_type "
+    "trading_type td_mode segment",
     "broker": "broker",
     "exchange": "exchange tv_exchange",
     "account": "account",

@@ -227,25 +227,29 @@ def _market(found: Found, instrument: Instrument) -> Market | None:
     return stated[1]
 
 
+MARKET_MEANINGS = ("market", "category", "product")
+
+
 def _stated_market(found: Found) -> tuple[Said, Market] | None:
-    if "market" not in found and "category" not in found:
-        return None
     stated: list[tuple[Said, Market]] = []
-    for said in (*found.get("market", NOTHING), *found.get("category", NOTHING)):
-        word = squeeze(values.text(said.path, said.value))
-        if word in MARKETS:
-            stated.append((said, MARKETS[word]))
-        elif word in OTHER_MARKETS or not _may_say_something_else(found, said):
-            raise AlertError(said.path, "spot or futures", said.value)
+    for meaning in MARKET_MEANINGS:
+        for said in found.get(meaning, NOTHING):
+            word = squeeze(values.text(said.path, said.value))
+            if word in MARKETS:
+                stated.append((said, MARKETS[word]))
+            elif not _may_say_something_else(found, said, meaning, word):
+                raise AlertError(said.path, "spot or futures", said.value)
     for one in stated[1:]:
         if one[1] is not stated[0][1]:
             raise disagree(stated[0][0], one[0])
     return stated[0] if stated else None
 
 
-def _may_say_something_else(found: Found, said: Said) -> bool:
-    """`category` may be anybody's, and `market` may have been the symbol."""
-    return said.name == "category" or ("symbol" not in found and _is_pair(said.value))
+def _may_say_something_else(found: Found, said: Said, meaning: str, word: str) -> bool:
+    """`category` and its kin may be anybody's, `product` is the broker's, and `market` may have been the symbol."""
+    if meaning == "product":
+        return True
+    return word not in OTHER_MARKETS and (meaning == "category" or ("symbol" not in found and _is_pair(said.value)))
 
 
 def _market_of_chart(found: Found) -> Market | None:

@@ -301,3 +301,28 @@ def test_an_alert_in_paper_mode_goes_to_paper() -> None:
 @pytest.mark.parametrize("flag", ["test_mode", "testOrder", "ping", "simulate"])
 def test_a_test_does_not_trade_whatever_it_is_called(flag: str) -> None:
     assert refused(**{flag: True}).field == flag
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "market"),
+    [
+        ("productType", "USDT-FUTURES", Market.FUTURES),
+        ("instType", "SWAP", Market.FUTURES),
+        ("contractType", "PERPETUAL", Market.FUTURES),
+        ("asset_class", "spot", Market.SPOT),
+        ("tdMode", "cash", Market.SPOT),
+        ("tdMode", "isolated", None),
+        ("product", "MIS", None),
+        ("asset_type", "crypto", None),
+    ],
+)
+def test_a_perpetual_is_not_bought_as_the_coin_whatever_says_that_it_is_one(
+    field: str, word: str, market: Market | None
+) -> None:
+    assert said(**{field: word}).market is market
+
+
+def test_what_is_neither_spot_nor_a_perpetual_is_refused_and_a_product_of_a_broker_is_not() -> None:
+    assert refused(asset_class="option").field == "asset_class"
+    assert refused(market="spot", instType="SWAP").field == "market, instType"
+    assert said(product_type="margin").market is None
