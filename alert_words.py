@@ -109,7 +109,7 @@ _FIELD_NAMES = {
     "trailing_percent": "trailing trailing_percent trail_percent trailing_stop_percent stop_loss_trail_percent "
     "callback_rate",
     # when
-    "fired_at": "timenow sent_at fired_at alert_timestamp",
+    "fired_at": "timenow sent_at fired_at alert_timestamp trigger_time fire_time",
     "max_lag": "max_lag",
     "timestamp": "timestamp",
     "time": "bar_time time candle_time",
@@ -170,7 +170,8 @@ PROTECTION_ADVICE = "stop_loss, take_profit or trailing_percent, as a price or w
 SECRET_FIELDS = _squeezed(
     "secret secret_key webhook_secret webhook_key webhook_token passphrase pass password passwd key token auth "
     "auth_token access_token api_key api_token api_secret signal_token email_token pointer identity license "
-    "license_id t"
+    "license_id t secret_token tv_secret relay_secret connector_secret webhook_password webhook_passphrase passphase "
+    "bot_token auth_key clave"
 )
 
 CONTAINERS = _squeezed("strategy order data strategy_info params signal alert payload")

@@ -4,6 +4,7 @@ in tests/data/more_alerts.jsonl, and test_signals.py goes over them."""
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -326,3 +327,13 @@ def test_what_is_neither_spot_nor_a_perpetual_is_refused_and_a_product_of_a_brok
     assert refused(asset_class="option").field == "asset_class"
     assert refused(market="spot", instType="SWAP").field == "market, instType"
     assert said(product_type="margin").market is None
+
+
+# --- when --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["trigger_time", "fire_time"])
+def test_the_firing_time_is_judged_under_its_other_names(field: str) -> None:
+    """Delta Exchange's own template has {{timenow}} as trigger_time."""
+    assert said(**{field: "2026-01-02T03:04:05Z"}).fired_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert said(max_lag=20, **{field: "2026-01-02T03:04:05Z"}).max_age_seconds == 20

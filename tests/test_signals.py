@@ -1213,7 +1213,8 @@ def test_the_secret_of_every_corpus_line_is_found_even_in_broken_ones(line: dict
 @pytest.mark.parametrize(
     "field",
     ["secret", "passphrase", "key", "token", "password", "webhook_secret", "webhookSecret", "apikey", "api_key",
-     "apiKey", "api_token", "signalToken", "Identity", "email_token", "pointer", "t", "SECRET"],
+     "apiKey", "api_token", "signalToken", "Identity", "email_token", "pointer", "t", "SECRET", "tv_secret",
+     "relaySecret", "secret_token", "passphase", "clave"],
 )  # fmt: skip
 def test_every_name_of_a_secret_in_every_kind_of_text(field: str) -> None:
     for body in (
