@@ -262,12 +262,16 @@ NO_SIZE = Size()
 SLOTS = {"base": "quantity", "quote": "amount", "margin_quote": "amount"}  # any other unit: percent
 
 
-def read_size(found: Found, order: Order, is_exit: bool) -> Size:
+def read_size(found: Found, order: Order, is_exit: bool, goes_flat: bool) -> Size:
     """A quantity and an amount may stand side by side; two quantities must be equal."""
     if SIZE_MEANINGS.isdisjoint(found):
         return NO_SIZE
     by_slot: dict[str, Sized] = {}
     for one in _sizes(found, order, is_exit):
+        if goes_flat and one.value == 0:
+            continue  # `contracts: 0, position_size: 0`: out of all that is held
+        if one.value <= 0:
+            raise AlertError(one.said.path, "a size above 0", one.said.value)
         other = by_slot.setdefault(SLOTS.get(one.unit, "percent"), one)
         if (other.unit, other.value) != (one.unit, one.value):
             raise disagree(other.said, one.said)
@@ -316,8 +320,6 @@ def _sized(said: Said, stated_unit: str | None, is_exit: bool) -> Sized:
         unit = "percent_of_position" if is_exit else "percent_of_equity"
     if unit in PERCENT_OF:
         return Sized(said, unit, values.percent(said.path, said.value))
-    if value <= 0:
-        raise AlertError(said.path, "a size above 0", said.value)
     return Sized(said, unit, value)
 
 

@@ -119,8 +119,11 @@ def _signal(found: Found) -> Signal:
     positions = read_positions(found, position_from_type)
     order = read_order(found, positions)
     reduces = order.closes or agreed(found, "reduce_only", values.flag) is True or _is_closing(found)
-    size = read_size(found, order, reduces or positions.heading == "flat")
+    only_out = reduces or positions.heading == "flat"
+    size = read_size(found, order, only_out, positions.heading == "flat")
     prices = _prices(found, kind, order)
+    if only_out:
+        _forget_protection(found)
     stop_loss = _protection(found, "stop_loss")
     take_profit = _protection(found, "take_profit")
     times = _times(found)
@@ -357,6 +360,12 @@ def _limit_price(found: Found, stated: dict[str, Decimal | None]) -> Decimal:
 
 
 # --- protection --------------------------------------------------------------------------------------------------
+
+
+def _forget_protection(found: Found) -> None:
+    """On a way out it means nothing, and the same template may fill it with 0 there."""
+    for meaning in [meaning for meaning in found if meaning.startswith(("stop_loss", "take_profit", "trailing"))]:
+        del found[meaning]
 
 
 class Protection(NamedTuple):

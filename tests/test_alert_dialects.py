@@ -337,3 +337,24 @@ def test_the_firing_time_is_judged_under_its_other_names(field: str) -> None:
     """Delta Exchange's own template has {{timenow}} as trigger_time."""
     assert said(**{field: "2026-01-02T03:04:05Z"}).fired_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert said(max_lag=20, **{field: "2026-01-02T03:04:05Z"}).max_age_seconds == 20
+
+
+# --- ways out ----------------------------------------------------------------------------------------------------
+
+
+def test_no_quantity_beside_a_flat_position_is_everything() -> None:
+    flat = said(action="sell", contracts="0", position_size="0")
+    assert (flat.quantity, flat.goes_flat) == (None, True)
+    assert on_futures(LONG, action="sell", contracts=0, market_position="flat").nothing is None
+    assert refused(action="sell", contracts="0").field == "contracts"
+    assert refused(action="sell", contracts="-1", position_size=0).field == "contracts"
+    assert refused(action="sell", reduce_only=True, contracts="0").field == "contracts"
+
+
+@pytest.mark.parametrize(
+    "way_out",
+    [{"action": "close"}, {"action": "sell", "market_position": "flat"}, {"action": "sell", "reduceOnly": True}],
+)
+def test_no_way_out_is_kept_shut_by_its_protection(way_out: dict[str, Any]) -> None:
+    assert said(**way_out, sl=0, tp="0", trailing=0) == said(**way_out)
+    assert said(**way_out, tp1=1, tp2=2, sl="somewhere", trailing_percent=0) == said(**way_out)
