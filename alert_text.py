@@ -358,7 +358,30 @@ def _whook_word(word: str) -> list[tuple[str, str]]:
     raise AlertError("body", _WHOOK_WANTED, _UNSHOWN)
 
 
+# What TradingView writes when the message of a strategy's alert is left as it is:
+# {strategy} (its inputs): order {{strategy.order.action}} @ {{strategy.order.contracts}} filled on {{ticker}}. New
+# strategy position is {{strategy.position_size}}
+_FILL = re.compile(
+    r"order (?P<action>buy|sell) @ (?P<contracts>[0-9.]{1,40}) filled on (?P<symbol>\S{1,60})\. "
+    r"New strategy position is (?P<position_size>-?[0-9.]{1,40})\.?",
+    re.IGNORECASE,
+)
+
+
+def read_fill(text: str) -> dict[str, str]:
+    """TradingView's own message: the order, and the position that it leads to."""
+    start = text.lower().rfind("order ")
+    before, fill = text[:start].rstrip(), _FILL.fullmatch(text, start)
+    if fill is None or before[-1:] not in ("", ":"):
+        raise AlertError("body", "TradingView's own message of an order, on one line and unchanged", _UNSHOWN)
+    fields = fill.groupdict()
+    if strategy := before[:-1].partition(" (")[0].strip():
+        fields["strategy"] = strategy
+    return fields
+
+
 _DIALECTS = (
+    (re.compile(r"(?:.*: ?)?order (?:buy|sell) @ ", re.IGNORECASE), read_fill),
     (re.compile(r"[^\s,=]+,"), read_pineconnector),
     (re.compile(r"\w+\([^()]*\)\s*\{"), read_alertatron),
     (re.compile(r"[A-Za-z_][\w.-]*\s*="), read_pairs),

@@ -4,12 +4,13 @@ in tests/data/more_alerts.jsonl, and test_signals.py goes over them."""
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from harness import Daemon
+from harness import SECRET, Daemon
 
 from models import Action, Market, OrderType, Signal
 from plan import Held, Plan, plan
@@ -358,3 +359,61 @@ def test_no_quantity_beside_a_flat_position_is_everything() -> None:
 def test_no_way_out_is_kept_shut_by_its_protection(way_out: dict[str, Any]) -> None:
     assert said(**way_out, sl=0, tp="0", trailing=0) == said(**way_out)
     assert said(**way_out, tp1=1, tp2=2, sl="somewhere", trailing_percent=0) == said(**way_out)
+
+
+# --- TradingView's own message -----------------------------------------------------------------------------------
+
+
+def text(body: str) -> Signal:
+    return parse_alert(body.encode())
+
+
+def test_the_message_that_tradingview_proposes_is_understood() -> None:
+    signal = text("ALSAPRO 1 (14, 2, close): order sell @ 0.6 filled on BTCUSDT.P. New strategy position is -0.3")
+    assert (signal.action, signal.symbol, signal.market) == (Action.SELL, "BTCUSDT", Market.FUTURES)
+    assert (signal.quantity, signal.position_size) == (Decimal("0.6"), Decimal("-0.3"))
+    assert signal.strategy == "ALSAPRO 1"
+    assert plan(signal, Market.FUTURES, LONG, Wish()).is_reversal
+
+
+@pytest.mark.parametrize("strategy", ["MACD(12,26,9)", "My: strategy (1) (2, 3)", "a=b", "buy BTCUSDT", ""])
+def test_it_is_understood_whatever_the_strategy_is_called(strategy: str) -> None:
+    start = f"{strategy}: order" if strategy else "Order"
+    signal = text(f"{start} buy @ 1 filled on BTCUSDT. New strategy position is 1")
+    assert (signal.action, signal.quantity, signal.position_size) == (Action.BUY, Decimal(1), Decimal(1))
+
+
+def test_it_goes_flat_where_it_says_so() -> None:
+    assert text("S: order sell @ 1 filled on BTCUSDT. New strategy position is 0").intent == "close_long"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "S: order buy @ {{strategy.order.contracts}} filled on BTCUSDT. New strategy position is 1",
+        "S: order buy @ 1 filled on BTCUSDT",
+        "S: order buy @ 1 filled on BTCUSDT. New strategy position is NaN",
+        "S: order buy @ 1 filled on BTC USDT. New strategy position is 1",
+        "S: order buy @ 1 filled on BTCUSDT. New strategy position is 1 and more",
+        "S: order buy @ 1,5 filled on BTCUSDT. New strategy position is 1",
+    ],
+)
+def test_anything_else_of_its_kind_is_refused(body: str) -> None:
+    with pytest.raises(AlertError):
+        text(body)
+
+
+def test_a_long_text_of_its_kind_takes_no_more_than_a_moment() -> None:
+    started = time.perf_counter()
+    hostile = ("a(: " * 4000, "order buy @ " * 1300, ": order buy @ 1" * 1000, "x: order buy @ (): " * 800)
+    for body in (*hostile, "(" * 8000 + ")" * 8000 + ": order buy @ 1 x"):
+        with pytest.raises(AlertError):
+            text(body)
+    assert time.perf_counter() - started < 1
+
+
+def test_its_secret_stands_in_the_address_whatever_its_inputs_look_like(paper: Daemon) -> None:
+    body = b"MACD(12,26,9): order sell @ 1 filled on BTCUSDT. New strategy position is 0"
+    reply = paper.post_raw(body, f"/webhook/{SECRET}?dry_run=true")
+    assert (reply.status, reply.body["signal"]["action"]) == (200, "SELL")
+    assert paper.post_raw(body).status == 401
