@@ -103,9 +103,9 @@ def _look_inside(found: Found, path: tuple[str, ...], value: Value) -> None:
             name, inside = squeeze(field), (*path, field)
             if name in FIELDS and not isinstance(inner, dict):
                 matters = FIELDS[name].meaning in CHANGES_AN_ENTRY
-                _note_unread(found, inside, f"{field} beside the symbol" if matters else None, inner)
+                _note_unread(found, inside, f"use {field} beside the symbol" if matters else None, inner)
             elif name not in DESCRIPTIVE and name not in SECRET_FIELDS:
-                _note_unread(found, inside, ADVICE.get(name) or entry_advice(name), inner)
+                _note_unread(found, inside, f"use {ADVICE[name]}" if name in ADVICE else entry_advice(name), inner)
                 _look_inside(found, inside, inner)
 
 

@@ -83,7 +83,7 @@ _FIELD_NAMES = {
     "sell_rate": "ask_rate",
     "volume": "volume",  # the bar's, except in AlgoWay's dialect, which has a trade_type
     "trade_type": "trade_type",
-    "leverage": "leverage lev",
+    "leverage": "leverage lev apalancamiento",
     # at what price
     "type": "type order_type price_type ord_type",
     # Anybody's word ("breakout"), but an order type where it is one.
@@ -91,7 +91,7 @@ _FIELD_NAMES = {
     "subtype": "order_subtype",
     "is_market": "is_market",
     "limit_price": "limit_price",
-    "price": "price order_price strategy_order_price px",
+    "price": "price order_price strategy_order_price px precio",
     "entry_price": "entry_price entry",
     "exit_price": "exit_price",
     "chart_price": "current_price close signal_price last_price",
@@ -115,7 +115,7 @@ _FIELD_NAMES = {
     "time": "bar_time time candle_time",
     # what it was about
     "confidence": "confidence",
-    "strategy": "strategy strategy_name",
+    "strategy": "strategy strategy_name estrategia",
     "strategy_alias": "strategy_id pattern",
     "timeframe": "timeframe interval tf frame",
     "order_id": "order_id strategy_order_id position_id alert_id id",
@@ -139,23 +139,23 @@ _ADVICE = {
     "position_idx": "positionSide",
     "testnet test_net is_testnet is_test_net use_testnet sandbox is_sandbox demo is_demo demo_mode paper is_paper "
     "paper_trade paper_trading paper_mode": "broker, the name of one of yours",
-    "option_type options_mode option_moneyness strike strike_price put_call": "the symbol itself (no options)",
+    "option_type options_mode option_moneyness strike strike_price put_call": "a symbol traded here (no options)",
 }
 # Fields that would change an entry, and what to say instead: with one of them no entry is made. On a way out they mean
 # nothing, so it is taken.
 _ENTRY_ADVICE = {
-    "stop": "stop_loss for protection; type stop and stop_price for an entry that waits",
-    "target targets target_price target_1 target_2 target_3 t1 t2 t3 profit_target": "take_profit",
-    "activation_price activate_price": "trailing_percent alone",
-    "limit": "type limit and limit_price",
-    "post_only": "time_in_force GTX",
-    "cancel_after limit_cancel_time good_till_date gtd expire_seconds expiration expiry": "time_in_force",
-    "delay delay_seconds delay_ms": "nothing: an order leaves at once",
-    "cancel cancel_all cancel_orders cancel_open_orders cancel_pending": "nothing: an entry cancels no orders",
-    "hedge hedge_mode": "positionSide",
-    "close_opposite close_first flatten_first close_existing reverse_order_close": "reverse",
-    "risk risk_percentage risk_per_trade risk_amount risk_usd dollar_risk": "quantity or amount_usdt",
-    "dca dca_orders safety_orders": "one order per alert",
+    "stop": "use stop_loss for protection; type stop and stop_price for an entry that waits",
+    "target targets target_price target_1 target_2 target_3 t1 t2 t3 profit_target": "use take_profit",
+    "activation_price activate_price": "use trailing_percent alone",
+    "limit": "use type limit and limit_price",
+    "post_only": "use time_in_force GTX",
+    "cancel_after limit_cancel_time good_till_date gtd expire_seconds expiration expiry": "use time_in_force",
+    "delay delay_seconds delay_ms": "leave it out: an order leaves at once",
+    "cancel cancel_all cancel_orders cancel_open_orders cancel_pending": "leave it out: an entry cancels no orders",
+    "hedge hedge_mode": "use positionSide",
+    "close_opposite close_first flatten_first close_existing reverse_order_close": "use reverse",
+    "risk risk_percentage risk_per_trade risk_amount risk_usd dollar_risk": "use quantity or amount_usdt",
+    "dca dca_orders safety_orders": "use one order per alert",
 }
 # Stop-loss, take-profit and trailing stop by any other name: stopLossDistance, sl_ticks, dollar_tp, tp1_qty ...
 _PROTECTION_NAME = re.compile(
@@ -165,7 +165,7 @@ _PROTECTION_NAME = re.compile(
     r"|(?:price|percentage|percent|dollar|initial|new|hard)(?:sl|tp|stop)"
     r"|stop(?:pct|perc|percent|percentage|dist|distance|points?|pips?|ticks?|offset|level|atr)"
 )
-PROTECTION_ADVICE = "stop_loss, take_profit or trailing_percent, as a price or with %"
+PROTECTION_ADVICE = "use stop_loss, take_profit or trailing_percent, as a price or with %"
 
 SECRET_FIELDS = _squeezed(
     "secret secret_key webhook_secret webhook_key webhook_token passphrase pass password passwd key token auth "

@@ -174,7 +174,7 @@ SHOWN_UNREAD = 3  # they are told together, and each is one line of the sender's
 def _unread(found: Found) -> tuple[str, ...]:
     """Neither a refusal, as it is not known yet whether the alert is an entry, nor to be forgotten."""
     told = found[UNREAD][:SHOWN_UNREAD]
-    return tuple(f"{values.shown_name(said.path)} (use {said.name})" for said in told)
+    return tuple(f"{values.shown_name(said.path)} ({said.name})" for said in told)
 
 
 def _refuse_sign_of_life(found: Found) -> None:

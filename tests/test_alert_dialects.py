@@ -246,7 +246,7 @@ LEVELS = {"entry": 67000, "stop_loss": 66000, "take_profit": 69000}
     ],
 )
 def test_a_field_that_would_change_the_entry_is_told_and_not_passed_over(fields: dict[str, Any], named: str) -> None:
-    assert said(**fields).unread[0].startswith(f"{named} (use ")
+    assert said(**fields).unread[0].startswith((f"{named} (use ", f"{named} (leave it out: "))
 
 
 @pytest.mark.parametrize(
@@ -417,3 +417,8 @@ def test_its_secret_stands_in_the_address_whatever_its_inputs_look_like(paper: D
     reply = paper.post_raw(body, f"/webhook/{SECRET}?dry_run=true")
     assert (reply.status, reply.body["signal"]["action"]) == (200, "SELL")
     assert paper.post_raw(body).status == 401
+
+
+def test_spanish_names_are_read_beside_a_spanish_action() -> None:
+    alert = said(action=None, accion="compra", precio="67000", estrategia="corto", apalancamiento=3)
+    assert (alert.price, alert.strategy, alert.leverage) == (Decimal(67000), "corto", Decimal(3))
