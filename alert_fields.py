@@ -129,6 +129,8 @@ def _gather_nested(found: Found, path: tuple[str, ...], name: str, value: dict[s
         for level in value:
             if level not in (None, ""):
                 _note(found, path, name, level)
+    elif name in FIELDS and FIELDS[name].meaning == "comment":
+        pass  # it only describes, also as an object
     elif name in FIELDS or name in ADVICE or _is_part_of_protection(path):
         raise AlertError(".".join(path), "a single value", value)
     elif name not in DESCRIPTIVE:

@@ -191,13 +191,17 @@ def read_text(text: str) -> dict[str, str]:
 
 
 _PAIR_SEPARATORS = re.compile(r"[;&\r\n]+")
+# `signal=long,symbol=EURUSD,qty=1`: only where every piece between the commas is a pair.
+_COMMA_PAIRS = re.compile(r"[A-Za-z_][\w.-]*=[^=,;&\r\n]*(?:,\s*[A-Za-z_][\w.-]*=[^=,;&\r\n]*)+")
 _PAIR_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _SPACED_PAIR = re.compile(r"([A-Za-z_][\w.-]*)=(\"[^\"]*\"|'[^']*'|[^\s\"']\S*|)(?:\s+|\Z)")
 _PAIRS_WANTED = "key=value pairs, with quotes around values that have spaces"
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """`symbol=BTCUSDT side=buy`, or one pair a line, or separated by `;` or `&` (then URL-encoded)."""
+    """`symbol=BTCUSDT side=buy`, or one pair a line, or separated by `,`, `;` or `&` (then URL-encoded)."""
+    if _COMMA_PAIRS.fullmatch(text):
+        text = text.replace(",", ";")
     is_url_encoded = "&" in text and not re.search(r"[;\s]", text)
     fields: dict[str, str] = {}
     for part in filter(None, map(str.strip, _PAIR_SEPARATORS.split(text))):

@@ -14,7 +14,7 @@ from harness import SECRET, Daemon
 
 from models import Action, Market, OrderType, Signal
 from plan import Held, Plan, plan
-from signals import AlertError, parse_alert
+from signals import AlertError, claimed_secrets, parse_alert
 from sizing import Wish
 
 FLAT, LONG, SHORT = Held(Decimal(0), 0, False), Held(Decimal(1), 1, False), Held(Decimal(-1), -1, False)
@@ -422,3 +422,21 @@ def test_its_secret_stands_in_the_address_whatever_its_inputs_look_like(paper: D
 def test_spanish_names_are_read_beside_a_spanish_action() -> None:
     alert = said(action=None, accion="compra", precio="67000", estrategia="corto", apalancamiento=3)
     assert (alert.price, alert.strategy, alert.leverage) == (Decimal(67000), "corto", Decimal(3))
+
+
+def test_pairs_between_commas_are_pairs() -> None:
+    signal = text("signal=long,symbol=EURUSD,qty=100000, sl_price=1.08,secret=x")
+    assert (signal.symbol, signal.intent, signal.stop_loss) == ("EURUSD", "open_long", Decimal("1.08"))
+    assert "correct-horse" in claimed_secrets(b"signal=closelong,symbol=EURUSD,secret=correct-horse")
+
+
+@pytest.mark.parametrize("body", ["signal=long,symbol=EURUSD,qty=1,5", "signal=long,,symbol=EURUSD", "side=buy,symbol"])
+def test_a_comma_within_a_value_is_none_between_pairs(body: str) -> None:
+    with pytest.raises(AlertError):
+        text(body)
+
+
+def test_a_comment_that_is_an_object_keeps_no_way_out_shut() -> None:
+    """Only what is told beside it counts: a relay repeats its levels in there."""
+    assert said(action="sell", reduceOnly=True, comment={"sl": 1, "tp": 2}) == said(action="sell", reduceOnly=True)
+    assert said(sl=66000, comment={"entry": 67000, "sl": 66000}) == said(sl=66000)
