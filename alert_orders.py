@@ -290,6 +290,8 @@ def _sizes(found: Found, order: Order, is_exit: bool) -> list[Sized]:
     stated_unit = agreed(found, "unit", _unit)
     sizes = [_sized(said, stated_unit, is_exit) for said in _quantities(found)]
     for meaning, unit in UNIT_OF_FIELD.items():
+        if is_exit and unit == "percent_of_equity":
+            unit = "percent_of_position"  # of a way out there is no other: `reduceOnly: true, qtyPct: 50`
         sizes += [_sized(said, unit, is_exit) for said in found.get(meaning, NOTHING)]
     # psick22's bidRate and askRate: percent to buy with, percent to sell; only one of them is this order's.
     rate = {Action.BUY: "buy_rate", Action.SELL: "sell_rate"}.get(order.action, "")

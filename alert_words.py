@@ -2,7 +2,7 @@
 
 Sources: TradingView's placeholders <https://www.tradingview.com/support/solutions/43000531021/>, the documentation of
 TradersPost, 3Commas, OKX, tickerly, tv-hub, OpenAlgo, Alertatron, PineConnector and whook, and some forty public bots;
-tests/data/alerts.jsonl has a sample of each with what it means.
+tests/data/alerts.jsonl and more_alerts.jsonl have a sample of each with what it means.
 
 Names are compared without case, `-`, `_`, `.` and spaces: `order_action`, `orderAction` and `ORDER-ACTION` are one.
 A field inside a known object is looked up with the object's name first: `strategy: {"order": {"action": …}}` is
