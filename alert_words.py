@@ -100,14 +100,17 @@ _FIELD_NAMES = {
     "time_in_force": "time_in_force tif",
     # protection
     "stop_loss": "stop_loss sl stop_loss_price sl_price stop_loss_stop_price",
-    "stop_loss_percent": "stop_loss_percent sl_percent stop_loss_pct sl_pct",
+    "stop_loss_percent": "stop_loss_percent sl_percent stop_loss_pct sl_pct stop_loss_percentage sl_percentage "
+    "stop_loss_perc sl_perc",
     "stop_loss_offset": "stop_loss_offset sl_offset sl_pip sl_pips stop_loss_amount",
     "take_profit": "take_profit take_profits tp take_profit_price tp_price take_profit_limit_price "
     "tp1 tp2 tp3 tp4 tp5 take_profit_1 take_profit_2 take_profit_3 take_profit_4 take_profit_5",
-    "take_profit_percent": "take_profit_percent tp_percent take_profit_pct tp_pct",
+    "take_profit_percent": "take_profit_percent tp_percent take_profit_pct tp_pct take_profit_percentage tp_percentage "
+    "take_profit_perc tp_perc",
     "take_profit_offset": "take_profit_offset tp_offset tp_pip tp_pips take_profit_amount",
     "trailing_percent": "trailing trailing_percent trail_percent trailing_stop_percent stop_loss_trail_percent "
-    "callback_rate",
+    "callback_rate trailing_stop_pct trailing_stop_percentage trailing_pct trailing_percentage trail_pct "
+    "trail_percentage",
     # when
     "fired_at": "timenow sent_at fired_at alert_timestamp trigger_time fire_time",
     "max_lag": "max_lag",
@@ -148,6 +151,8 @@ _ENTRY_ADVICE = {
     "target targets target_price target_1 target_2 target_3 t1 t2 t3 profit_target": "use take_profit",
     "activation_price activate_price": "use trailing_percent alone",
     "limit": "use type limit and limit_price",
+    "price_offset order_price_offset limit_offset entry_offset": "use price, the limit itself",
+    "stops stop_targets": "use stop_loss",
     "post_only": "use time_in_force GTX",
     "cancel_after limit_cancel_time good_till_date gtd expire_seconds expiration expiry": "use time_in_force",
     "delay delay_seconds delay_ms": "leave it out: an order leaves at once",

@@ -440,3 +440,14 @@ def test_a_comment_that_is_an_object_keeps_no_way_out_shut() -> None:
     """Only what is told beside it counts: a relay repeats its levels in there."""
     assert said(action="sell", reduceOnly=True, comment={"sl": 1, "tp": 2}) == said(action="sell", reduceOnly=True)
     assert said(sl=66000, comment={"entry": 67000, "sl": 66000}) == said(sl=66000)
+
+
+def test_protection_in_percent_counts_under_its_longer_names() -> None:
+    alert = said(stopLossPercentage="2%", take_profit_percentage=4, trailing_stop_pct=1)
+    assert (alert.stop_loss_percent, alert.take_profit_percent) == (Decimal(2), Decimal(4))
+    assert (alert.trailing_percent, alert.unread) == (Decimal(1), ())
+
+
+def test_no_limit_order_is_placed_beside_an_offset_that_nobody_reads() -> None:
+    (told,) = said(type="limit", price=100, orderPriceOffset="1").unread
+    assert told == "orderPriceOffset (use price, the limit itself)"
