@@ -222,12 +222,16 @@ DESCRIPTIVE = _squeezed(
 )
 
 
-@lru_cache(maxsize=1024)
 def entry_advice(name: str) -> str | None:
     """What to say instead of a field (squeezed) that would change an entry if it were understood; None: nothing."""
+    return _entry_advice(name[:LONGEST_NAME])  # what is remembered of names is short
+
+
+@lru_cache(maxsize=1024)
+def _entry_advice(name: str) -> str | None:
     if name in ENTRY_ADVICE:
         return ENTRY_ADVICE[name]
-    return PROTECTION_ADVICE if _PROTECTION_NAME.fullmatch(name[:LONGEST_NAME]) else None
+    return PROTECTION_ADVICE if _PROTECTION_NAME.fullmatch(name) else None
 
 
 # --- what to do --------------------------------------------------------------------------------------------------

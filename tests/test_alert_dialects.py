@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from harness import SECRET, Daemon
 
+from alert_words import entry_advice
 from models import Action, Market, OrderType, Signal
 from plan import Held, Plan, plan
 from signals import AlertError, claimed_secrets, parse_alert
@@ -451,3 +452,7 @@ def test_protection_in_percent_counts_under_its_longer_names() -> None:
 def test_no_limit_order_is_placed_beside_an_offset_that_nobody_reads() -> None:
     (told,) = said(type="limit", price=100, orderPriceOffset="1").unread
     assert told == "orderPriceOffset (use price, the limit itself)"
+
+
+def test_of_a_long_name_only_the_beginning_is_remembered() -> None:
+    assert entry_advice("stoploss" + "x" * 10_000) == entry_advice("stoploss" + "x" * 32) != entry_advice("x" * 40)
