@@ -7,7 +7,18 @@ from typing import NamedTuple, TypeVar
 
 import alert_values as values
 from alert_values import AlertError, Value
-from alert_words import ADVICE, BATCH_FIELDS, CONTAINERS, FIELDS, PROTECTION_CONTAINERS, SECRET_FIELDS, squeeze
+from alert_words import (
+    ADVICE,
+    BATCH_FIELDS,
+    CHANGES_AN_ENTRY,
+    CONTAINERS,
+    DESCRIPTIVE,
+    FIELDS,
+    PROTECTION_CONTAINERS,
+    SECRET_FIELDS,
+    entry_advice,
+    squeeze,
+)
 
 T = TypeVar("T")
 
@@ -24,10 +35,11 @@ class Said(NamedTuple):
 Found = dict[str, list[Said]]  # by meaning; only what is there and not empty
 NOTHING: list[Said] = []
 SWITCHED_OFF = (False, "false", "0")
+UNREAD = "unread"  # among the meanings: what would change an entry; `Said.name` is then what to say instead
 
 
 def gather(fields: dict[str, Value]) -> Found:
-    """Fields that no table knows are left out: indicator values and the like."""
+    """Fields that no table knows are left out: indicator values and the like. What would change an entry is noted."""
     found: Found = {}
     _gather_into(found, fields, ())
     return found
@@ -64,6 +76,37 @@ def _note(found: Found, path: tuple[str, ...], name: str, value: Value) -> None:
         raise AlertError(".".join(path), f"{ADVICE[name]} instead: this field is not supported", value)
     elif _is_part_of_protection(path) and name not in SECRET_FIELDS:
         raise AlertError(".".join(path), "price, percent or amount: this part is not supported", value)
+    elif name not in SECRET_FIELDS:
+        _note_unread(found, path, entry_advice(name), value)
+
+
+def _note_unread(found: Found, path: tuple[str, ...], instead: str | None, value: Value) -> None:
+    if instead is not None and _says_something(value):
+        found.setdefault(UNREAD, []).append(Said(".".join(path), instead, 0, value))
+
+
+def _says_something(value: Value) -> bool:
+    """A number that is not 0, or a switch that is on; words alone only describe (`risk: high`)."""
+    if not isinstance(value, str):
+        return bool(value)
+    word = value.strip().lower()
+    return word in ("true", "yes", "on") or any(char in "123456789" for char in word)
+
+
+def _look_inside(found: Found, path: tuple[str, ...], value: Value) -> None:
+    """In objects that nobody knows: what would change an entry there is not read, and must not be passed over."""
+    if isinstance(value, list):
+        for one in value:
+            _look_inside(found, path, one)
+    elif isinstance(value, dict):
+        for field, inner in value.items():
+            name, inside = squeeze(field), (*path, field)
+            if name in FIELDS and not isinstance(inner, dict):
+                matters = FIELDS[name].meaning in CHANGES_AN_ENTRY
+                _note_unread(found, inside, f"use {field} beside the symbol" if matters else None, inner)
+            elif name not in DESCRIPTIVE and name not in SECRET_FIELDS:
+                _note_unread(found, inside, f"use {ADVICE[name]}" if name in ADVICE else entry_advice(name), inner)
+                _look_inside(found, inside, inner)
 
 
 def _is_part_of_protection(path: tuple[str, ...]) -> bool:
@@ -86,8 +129,13 @@ def _gather_nested(found: Found, path: tuple[str, ...], name: str, value: dict[s
         for level in value:
             if level not in (None, ""):
                 _note(found, path, name, level)
+    elif name in FIELDS and FIELDS[name].meaning == "comment":
+        pass  # it only describes, also as an object
     elif name in FIELDS or name in ADVICE or _is_part_of_protection(path):
         raise AlertError(".".join(path), "a single value", value)
+    elif name not in DESCRIPTIVE:
+        _note_unread(found, path, entry_advice(name), value)
+        _look_inside(found, path, value)
 
 
 def _levels_told(found: Found) -> int:

@@ -9,7 +9,9 @@ import alert_values as values
 from alert_fields import NOTHING, Found, Said, agreed, agreed_value, contradiction, disagree
 from alert_values import AlertError, Value
 from alert_words import (
+    CLOSING_COMMENTS,
     INTENTS,
+    NO_POSITION_SIDE,
     ORDER_SIDE,
     ORDER_SIDE_FIELDS,
     PERCENT_OF,
@@ -118,6 +120,9 @@ def read_order(found: Found, positions: Positions) -> Order:
     if position is not None:
         return _order_on_position(position, side, closes, positions)
     if side is not None:
+        if stage is None and positions.heading is None and _closes_by_name(found, side[0]):
+            # An intent, and no reduce-only: on spot, a sell may still sell what the account held before.
+            return Order(side[0], "close_long" if side[0] is Action.SELL else "close_short", False)
         return _order_by_side(side, stage, closes)
     if closes:
         return Order(Action.CLOSE, "close", True)
@@ -164,14 +169,19 @@ def _verb(said: Said) -> Verb:
 
 def _with_position_side(found: Found, claims: Claims) -> Claims:
     """Hedge mode's `positionSide`: sell on LONG closes, buy on LONG opens."""
-    stated = agreed(found, "position_side", _position)
+    sides = [said for said in found.get("position_side", NOTHING) if not _is_one_way(said.value)]
+    stated = agreed_value(sides, _position) if sides else None
     if stated is None or stated == "flat":
         return claims
-    by = found["position_side"][0]
+    by = sides[0]
     stage = claims.stage
     if stage is None and claims.side is not None:
         stage = ("open" if ORDER_SIDE[stated, False] is claims.side[0] else "close", by)
     return Claims(stage, claims.side, _merged(claims.position, stated, by))
+
+
+def _is_one_way(value: Value) -> bool:
+    return isinstance(value, str) and value.strip().lower() in NO_POSITION_SIDE
 
 
 def _order_on_position(
@@ -196,6 +206,22 @@ def _order_by_side(side: tuple[Action, Said], stage: tuple[str, Said] | None, cl
         return Order(action, None, False)
     held = "long" if (action is Action.BUY) is not closes else "short"
     return Order(action, f"{stage[0]}_{held}", closes)
+
+
+def _closes_by_name(found: Found, action: Action) -> bool:
+    """Whether the order's comment or id says that it closes, where nothing else tells what its side is for."""
+    if agreed(found, "reverse", values.flag):
+        return False
+    names = found.get("comment", NOTHING) + found.get("order_id", NOTHING)
+    return any(_is_close(said.value, action) for said in names if isinstance(said.value, str))
+
+
+def _is_close(name: str, action: Action) -> bool:
+    """The order's id may as well be that of the entry, and its comment anything: what does not fit says nothing."""
+    if name.strip().lower().startswith(CLOSING_COMMENTS):
+        return True
+    verb = VERBS.get(squeeze(name.strip()), Verb())
+    return verb.stage == "close" and (verb.position is None or ORDER_SIDE[verb.position, True] is action)
 
 
 def _target(by: Said, other: tuple[object, Said] | None, positions: Positions) -> Order:
@@ -236,12 +262,16 @@ NO_SIZE = Size()
 SLOTS = {"base": "quantity", "quote": "amount", "margin_quote": "amount"}  # any other unit: percent
 
 
-def read_size(found: Found, order: Order, is_exit: bool) -> Size:
+def read_size(found: Found, order: Order, is_exit: bool, goes_flat: bool) -> Size:
     """A quantity and an amount may stand side by side; two quantities must be equal."""
     if SIZE_MEANINGS.isdisjoint(found):
         return NO_SIZE
     by_slot: dict[str, Sized] = {}
     for one in _sizes(found, order, is_exit):
+        if goes_flat and one.value == 0:
+            continue  # `contracts: 0, position_size: 0`: out of all that is held
+        if one.value <= 0:
+            raise AlertError(one.said.path, "a size above 0", one.said.value)
         other = by_slot.setdefault(SLOTS.get(one.unit, "percent"), one)
         if (other.unit, other.value) != (one.unit, one.value):
             raise disagree(other.said, one.said)
@@ -260,6 +290,8 @@ def _sizes(found: Found, order: Order, is_exit: bool) -> list[Sized]:
     stated_unit = agreed(found, "unit", _unit)
     sizes = [_sized(said, stated_unit, is_exit) for said in _quantities(found)]
     for meaning, unit in UNIT_OF_FIELD.items():
+        if is_exit and unit == "percent_of_equity":
+            unit = "percent_of_position"  # of a way out there is no other: `reduceOnly: true, qtyPct: 50`
         sizes += [_sized(said, unit, is_exit) for said in found.get(meaning, NOTHING)]
     # psick22's bidRate and askRate: percent to buy with, percent to sell; only one of them is this order's.
     rate = {Action.BUY: "buy_rate", Action.SELL: "sell_rate"}.get(order.action, "")
@@ -290,8 +322,6 @@ def _sized(said: Said, stated_unit: str | None, is_exit: bool) -> Sized:
         unit = "percent_of_position" if is_exit else "percent_of_equity"
     if unit in PERCENT_OF:
         return Sized(said, unit, values.percent(said.path, said.value))
-    if value <= 0:
-        raise AlertError(said.path, "a size above 0", said.value)
     return Sized(said, unit, value)
 
 

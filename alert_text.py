@@ -191,13 +191,17 @@ def read_text(text: str) -> dict[str, str]:
 
 
 _PAIR_SEPARATORS = re.compile(r"[;&\r\n]+")
+# `signal=long,symbol=EURUSD,qty=1`: only where every piece between the commas is a pair.
+_COMMA_PAIRS = re.compile(r"[A-Za-z_][\w.-]*=[^=,;&\r\n]*(?:,\s*[A-Za-z_][\w.-]*=[^=,;&\r\n]*)+")
 _PAIR_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _SPACED_PAIR = re.compile(r"([A-Za-z_][\w.-]*)=(\"[^\"]*\"|'[^']*'|[^\s\"']\S*|)(?:\s+|\Z)")
 _PAIRS_WANTED = "key=value pairs, with quotes around values that have spaces"
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """`symbol=BTCUSDT side=buy`, or one pair a line, or separated by `;` or `&` (then URL-encoded)."""
+    """`symbol=BTCUSDT side=buy`, or one pair a line, or separated by `,`, `;` or `&` (then URL-encoded)."""
+    if _COMMA_PAIRS.fullmatch(text):
+        text = text.replace(",", ";")
     is_url_encoded = "&" in text and not re.search(r"[;\s]", text)
     fields: dict[str, str] = {}
     for part in filter(None, map(str.strip, _PAIR_SEPARATORS.split(text))):
@@ -358,7 +362,30 @@ def _whook_word(word: str) -> list[tuple[str, str]]:
     raise AlertError("body", _WHOOK_WANTED, _UNSHOWN)
 
 
+# What TradingView writes when the message of a strategy's alert is left as it is:
+# {strategy} (its inputs): order {{strategy.order.action}} @ {{strategy.order.contracts}} filled on {{ticker}}. New
+# strategy position is {{strategy.position_size}}
+_FILL = re.compile(
+    r"order (?P<action>buy|sell) @ (?P<contracts>[0-9.]{1,40}) filled on (?P<symbol>\S{1,60})\. "
+    r"New strategy position is (?P<position_size>-?[0-9.]{1,40})\.?",
+    re.IGNORECASE,
+)
+
+
+def read_fill(text: str) -> dict[str, str]:
+    """TradingView's own message: the order, and the position that it leads to."""
+    start = text.lower().rfind("order ")
+    before, fill = text[:start].rstrip(), _FILL.fullmatch(text, start)
+    if fill is None or before[-1:] not in ("", ":"):
+        raise AlertError("body", "TradingView's own message of an order, on one line and unchanged", _UNSHOWN)
+    fields = fill.groupdict()
+    if strategy := before[:-1].partition(" (")[0].strip():
+        fields["strategy"] = strategy
+    return fields
+
+
 _DIALECTS = (
+    (re.compile(r"(?:.*: ?)?order (?:buy|sell) @ ", re.IGNORECASE), read_fill),
     (re.compile(r"[^\s,=]+,"), read_pineconnector),
     (re.compile(r"\w+\([^()]*\)\s*\{"), read_alertatron),
     (re.compile(r"[A-Za-z_][\w.-]*\s*="), read_pairs),

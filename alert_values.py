@@ -31,7 +31,7 @@ class AlertError(ValueError):
 
     def __init__(self, field: str, wanted: str, seen: Value = None) -> None:
         shown = seen if seen is None or isinstance(seen, str) else _kind(seen)
-        field = field if field.isprintable() else ascii(field)
+        field = _printable(field)
         super().__init__(field or "body", wanted, shown)
         self.field = field or "body"
         self.wanted = wanted
@@ -45,6 +45,18 @@ class AlertError(ValueError):
         """The same error, fit to be shown: secrets blanked out first, then cut, so that no half of one is left."""
         seen = None if self.seen is None else _cut(_hide(self.seen, secrets))
         return AlertError(_cut(_hide(self.field, secrets)), self.wanted, seen)
+
+
+LONGEST_SHOWN_NAME = 60
+
+
+def shown_name(field: str) -> str:
+    """The name of a field, fit to be shown; whole, as a part of it could be half a secret."""
+    return _printable(field) if len(field) <= LONGEST_SHOWN_NAME else "a field with a long name"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
 
 
 def _cut(text: str) -> str:

@@ -21,6 +21,7 @@ __all__ = ["CHECKS", "Case", "Limits", "judge", "judge_all", "missed_alert"]
 MAX_CLOCK_LEAD_SECONDS = Decimal(10)
 TIMES_IN_FORCE = (None, "GTC", "IOC", "FOK")
 FUTURES_TIMES_IN_FORCE = (*TIMES_IN_FORCE, "GTX")  # only as a maker
+DELIVERY = ("CNC", "C", "DELIVERY", "CASH")  # what Indian brokers call shares that are paid in full and kept
 # TradingView sends an alert that was not answered again, three times, 5 s apart; by then later ones may have passed it.
 OVERTAKEN_SECONDS = 30
 
@@ -88,6 +89,10 @@ def _exit_beyond(case: Case) -> Iterator[tuple[str, str]]:
 
 def _entry_beyond(case: Case) -> Iterator[tuple[str, str]]:
     signal = case.signal
+    if signal.unread:
+        yield "field", f"an entry with {', '.join(signal.unread)}"
+    if case.broker == "FLATTRADE" and (signal.product or "CNC").upper() not in DELIVERY:
+        yield "product", f"product {signal.product}; FLATTRADE buys shares for delivery (CNC)"
     if len(signal.take_profits) > 1:
         yield "protection", "more than one take-profit"
     if case.is_spot and signal.leverage not in (None, ONE):

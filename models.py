@@ -177,6 +177,7 @@ class Signal:
     product: str | None = None
     order_id: str | None = None
     comment: str | None = None
+    unread: tuple[str, ...] = ()  # fields that would change an entry, and what to say instead: none is made with them
 
     @property
     def goes_flat(self) -> bool:

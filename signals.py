@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import alert_values as values
 from alert_fields import (
     NOTHING,
+    UNREAD,
     Found,
     Said,
     agreed,
@@ -35,6 +36,8 @@ from alert_words import (
     MARKETS,
     MESSAGE_CLASSES,
     OTHER_MARKETS,
+    PAPER_MODES,
+    PLAY_MODES,
     POSITIONS,
     PRICED_TYPES,
     STOP_TYPES,
@@ -57,7 +60,6 @@ def _time_in_force(field: str, raw: Value) -> str:
 
 # The fields of `Signal` that are one meaning, read alone: the value that all agree on, or the first that describes.
 READ: dict[str, Callable[[list[Said]], Any]] = {
-    "broker": partial(agreed_value, read=values.broker),
     "confidence": partial(agreed_value, read=values.confidence),
     "leverage": partial(agreed_value, read=values.positive),
     "time_in_force": partial(agreed_value, read=_time_in_force),
@@ -96,6 +98,8 @@ def _hiding(secret: str, signal: Signal) -> Signal:
         raise AlertError("symbol", "a symbol such as BTCUSDT, and not the secret")
     shown = {name: text for name in TEXTS if (text := getattr(signal, name))}
     hidden: dict[str, Any] = {name: new for name, text in shown.items() if (new := _hidden(secret, text)) != text}
+    if signal.unread:
+        hidden["unread"] = tuple(_hidden(secret, text) for text in signal.unread)
     return replace(signal, **hidden) if hidden else signal
 
 
@@ -114,9 +118,12 @@ def _signal(found: Found) -> Signal:
     kind, position_from_type = _type(found)
     positions = read_positions(found, position_from_type)
     order = read_order(found, positions)
-    reduces = order.closes or agreed(found, "reduce_only", values.flag) is True
-    size = read_size(found, order, reduces or positions.heading == "flat")
+    reduces = order.closes or agreed(found, "reduce_only", values.flag) is True or _is_closing(found)
+    only_out = reduces or positions.heading == "flat"
+    size = read_size(found, order, only_out, positions.heading == "flat")
     prices = _prices(found, kind, order)
+    if only_out:
+        _forget_protection(found)
     stop_loss = _protection(found, "stop_loss")
     take_profit = _protection(found, "take_profit")
     times = _times(found)
@@ -125,6 +132,7 @@ def _signal(found: Found) -> Signal:
         symbol=instrument.symbol,
         intent=read_intent(order, positions, size),
         market=_market(found, instrument),
+        broker=_broker(found),
         type=kind,
         quantity=size.quantity,
         quantity_unit=size.unit,
@@ -150,8 +158,23 @@ def _signal(found: Found) -> Signal:
         strategy=agreed(found, "strategy", values.text) or first_text(found, "strategy_alias"),
         timeframe=first_text(found, "timeframe") or times.timeframe,
         exchange=_exchange(found) or instrument.exchange,
+        unread=_unread(found) if UNREAD in found else (),
         **{meaning: READ[meaning](said) for meaning, said in found.items() if meaning in READ},
     )
+
+
+def _is_closing(found: Found) -> bool:
+    on = [said for said in found.get("closing", NOTHING) if values.flag(said.path, said.value)]
+    return bool(on)
+
+
+SHOWN_UNREAD = 3  # they are told together, and each is one line of the sender's making
+
+
+def _unread(found: Found) -> tuple[str, ...]:
+    """Neither a refusal, as it is not known yet whether the alert is an entry, nor to be forgotten."""
+    told = found[UNREAD][:SHOWN_UNREAD]
+    return tuple(f"{values.shown_name(said.path)} ({said.name})" for said in told)
 
 
 def _refuse_sign_of_life(found: Found) -> None:
@@ -207,30 +230,46 @@ def _market(found: Found, instrument: Instrument) -> Market | None:
     return stated[1]
 
 
+MARKET_MEANINGS = ("market", "category", "product")
+
+
 def _stated_market(found: Found) -> tuple[Said, Market] | None:
-    if "market" not in found and "category" not in found:
-        return None
     stated: list[tuple[Said, Market]] = []
-    for said in (*found.get("market", NOTHING), *found.get("category", NOTHING)):
-        word = squeeze(values.text(said.path, said.value))
-        if word in MARKETS:
-            stated.append((said, MARKETS[word]))
-        elif word in OTHER_MARKETS or not _may_say_something_else(found, said):
-            raise AlertError(said.path, "spot or futures", said.value)
+    for meaning in MARKET_MEANINGS:
+        for said in found.get(meaning, NOTHING):
+            word = squeeze(values.text(said.path, said.value))
+            if word in MARKETS:
+                stated.append((said, MARKETS[word]))
+            elif not _may_say_something_else(found, said, meaning, word):
+                raise AlertError(said.path, "spot or futures", said.value)
     for one in stated[1:]:
         if one[1] is not stated[0][1]:
             raise disagree(stated[0][0], one[0])
     return stated[0] if stated else None
 
 
-def _may_say_something_else(found: Found, said: Said) -> bool:
-    """`category` may be anybody's, and `market` may have been the symbol."""
-    return said.name == "category" or ("symbol" not in found and _is_pair(said.value))
+def _may_say_something_else(found: Found, said: Said, meaning: str, word: str) -> bool:
+    """`category` and its kin may be anybody's, `product` is the broker's, and `market` may have been the symbol."""
+    if meaning == "product":
+        return True
+    return word not in OTHER_MARKETS and (meaning == "category" or ("symbol" not in found and _is_pair(said.value)))
 
 
 def _market_of_chart(found: Found) -> Market | None:
     """tv-hub: `exchange: binance-futures`."""
     return Market.FUTURES if "FUTURES" in (_exchange(found) or "") else None
+
+
+def _broker(found: Found) -> str | None:
+    """The broker that is named; what says that it is for paper must not trade elsewhere."""
+    named = agreed(found, "broker", values.broker)
+    for said in found.get("mode", NOTHING):
+        word = squeeze(said.value) if isinstance(said.value, str) else ""
+        if word in PLAY_MODES or (word in PAPER_MODES and named not in (None, "PAPER")):
+            raise AlertError(said.path, "live or none: which broker trades play money is said by broker", said.value)
+        if word in PAPER_MODES:
+            named = "PAPER"
+    return named
 
 
 def _exchange(found: Found) -> str | None:
@@ -265,6 +304,9 @@ def _type(found: Found) -> tuple[OrderType, list[Said]]:
             positions.append(said)
         elif said.name != "type" or word not in MESSAGE_CLASSES:
             raise AlertError(said.path, "market, limit, stop, stop_limit or trailing_stop", said.value)
+    for said in found.get("type_hint", NOTHING):
+        if isinstance(said.value, str) and (hinted := TYPES.get(squeeze(said.value))):
+            types.append((said, hinted))
     if not types:
         types = [(said, _subtype(said)) for said in found.get("subtype", NOTHING)]
     for said in found.get("is_market", NOTHING):
@@ -318,6 +360,12 @@ def _limit_price(found: Found, stated: dict[str, Decimal | None]) -> Decimal:
 
 
 # --- protection --------------------------------------------------------------------------------------------------
+
+
+def _forget_protection(found: Found) -> None:
+    """On a way out it means nothing, and the same template may fill it with 0 there."""
+    for meaning in [meaning for meaning in found if meaning.startswith(("stop_loss", "take_profit", "trailing"))]:
+        del found[meaning]
 
 
 class Protection(NamedTuple):

@@ -19,7 +19,9 @@ from harness import SECRET, Daemon, Nursery, Reply, assert_csvs_equal_journal, b
 
 from checks import CHECKS
 
-CORPUS = [json.loads(line) for line in (Path(__file__).parent / "data/alerts.jsonl").read_text("utf-8").splitlines()]
+DATA = Path(__file__).parent / "data"
+FILES = ("alerts.jsonl", "more_alerts.jsonl")
+CORPUS = [json.loads(line) for file in FILES for line in (DATA / file).read_text("utf-8").splitlines()]
 REPLY_KEYS = {"success", "decision", "signal_id", "check", "reason", "error", "orderId", "status", "client_order_id",
               "quantity", "price", "broker"}  # fmt: skip
 DRY = "/webhook?dry_run=true"
@@ -550,7 +552,7 @@ def test_what_the_exchange_refuses_is_accepted_without_success(live: Daemon, exc
 
 
 def test_all_real_alerts_are_understood_as_meant_or_refused(paper: Daemon) -> None:
-    assert len(CORPUS) == 87
+    assert len(CORPUS) == 87 + 144
     wrong = []
     for line in CORPUS:
         reply = with_bearer(paper, line["body"])

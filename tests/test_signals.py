@@ -1,5 +1,6 @@
-"""Alerts in, signals or helpful refusals out. tests/data/alerts.jsonl holds alerts of public projects and vendors with
-what each of them means; `means: null` must be refused."""
+"""Alerts in, signals or helpful refusals out. tests/data/alerts.jsonl and more_alerts.jsonl hold alerts of public
+projects and vendors with what each of them means; `means: null` must be refused, `unread` names what keeps an entry
+from being made."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from models import Action, Market, OrderType, Signal
 from signals import AlertError, alert_key, claimed_secrets, json_fields, parse_alert
 
 SECRET = "Correct-Horse.Battery_Staple"
-CORPUS = [json.loads(line) for line in (Path(__file__).parent / "data/alerts.jsonl").read_text("utf-8").splitlines()]
+DATA = Path(__file__).parent / "data"
+FILES = ("alerts.jsonl", "more_alerts.jsonl")
+CORPUS = [json.loads(line) for file in FILES for line in (DATA / file).read_text("utf-8").splitlines()]
 
 
 def parse(text: str) -> Signal:
@@ -120,6 +123,8 @@ MEANS: dict[str, Callable[[Signal, Any], bool]] = {
     "id": _is_id,
     "time": _is_time,
     "max_lag": _same("max_age_seconds"),
+    "trailing_percent": _same("trailing_percent"),
+    "unread": lambda signal, meant: [told.split(" (")[0] for told in signal.unread] == meant,
 }
 # What the sample means but its text does not say: the bot it was written for knows.
 UNSAID = {
@@ -159,6 +164,7 @@ def test_nothing_is_invented_that_the_corpus_does_not_mean(line: dict[str, Any])
     assert signal.position_size is None or "position_size" in means
     assert signal.price is None or "price" in means
     assert signal.max_age_seconds is None or "max_lag" in means
+    assert not signal.unread or "unread" in means
     assert not signal.reduce_only or "reduce_only" in means or means.get("intent", "") in (
         "close_long", "close_short", "close", "reduce"
     )  # fmt: skip
@@ -1213,7 +1219,8 @@ def test_the_secret_of_every_corpus_line_is_found_even_in_broken_ones(line: dict
 @pytest.mark.parametrize(
     "field",
     ["secret", "passphrase", "key", "token", "password", "webhook_secret", "webhookSecret", "apikey", "api_key",
-     "apiKey", "api_token", "signalToken", "Identity", "email_token", "pointer", "t", "SECRET"],
+     "apiKey", "api_token", "signalToken", "Identity", "email_token", "pointer", "t", "SECRET", "tv_secret",
+     "relaySecret", "secret_token", "passphase", "clave"],
 )  # fmt: skip
 def test_every_name_of_a_secret_in_every_kind_of_text(field: str) -> None:
     for body in (
