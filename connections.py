@@ -39,6 +39,7 @@ class Connection(HttpToolsProtocol):
     """
 
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
+    _at_work: RequestResponseCycle | None = None
     _head_bytes = 0
     _received = 0
     _in_head = False
@@ -50,11 +51,25 @@ class Connection(HttpToolsProtocol):
         now = self.loop.time()
         while len(self.waiting) > MAX_WAITING or next(iter(self.waiting.values())) < now - WAIT_SECONDS:
             longest, _ = self.waiting.popitem(last=False)
-            longest.transport.abort()
+            longest._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
+        self._is_gone()
         super().connection_lost(exc)
+
+    def _give_way(self) -> None:
+        self._is_gone()
+        self.transport.abort()
+
+    def _is_gone(self) -> None:
+        """Told to what is worked on, too: the server tells only the last request of several that came in one piece.
+
+        An answer to a connection that is not there any more is an error with all its lines in the log.
+        """
+        if self._at_work and not self._at_work.response_complete:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
 
     def _wait(self) -> None:
         self.waiting.pop(self, None)
@@ -72,7 +87,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
             self.send_400_response("Invalid HTTP request received.")
         else:
-            self.transport.abort()
+            self._give_way()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -109,6 +124,7 @@ class Connection(HttpToolsProtocol):
         return None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._at_work = cycle
         scope = cast(Scope, cycle.scope)
         answer = self.straight(scope)
         if answer is None:

@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -608,6 +609,19 @@ def test_who_does_not_finish_within_five_seconds_gives_way_to_the_next(target: D
         time.sleep(1.2)
         assert target.get("/health").status == 200
         eventually(lambda: drip(sockets, b"a", 0.1) == 0, 3, lambda: "still connected")
+
+
+STYLES = head(first=b"GET /static/vendor/bootstrap/bootstrap.min.css HTTP/1.1")
+
+
+def test_who_hangs_up_on_several_requests_is_nothing_to_talk_about(target: Daemon) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", target.port), timeout=5) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(STYLES * 3)
+            time.sleep(0.003)
+    assert target.get("/health").status == 200
+    assert "Traceback" not in target.log()
 
 
 # --- who it is --------------------------------------------------------------------------------------------------------
