@@ -36,6 +36,7 @@ class Connection(HttpToolsProtocol):
     """One connection. While it has no whole request to work on it is one of those that wait, at most 512.
 
     Where there are more, the one that has waited longest gives way: an alert comes in one piece and hardly waits.
+    While its sender takes what was answered, however slowly, it does not wait.
     """
 
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
@@ -114,8 +115,21 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle.response_complete or not self._is_whole):
+        self._wait_if_idle()
+
+    def _wait_if_idle(self) -> None:
+        """A connection that closes is open until its last bytes are taken."""
+        is_idle = self.cycle.response_complete or not self._is_whole or self.transport.is_closing()
+        if is_idle and not self.flow.write_paused:
             self._wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.waiting.pop(self, None)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wait_if_idle()
 
     # --- the straight way -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -622,6 +623,30 @@ def test_who_hangs_up_on_several_requests_is_nothing_to_talk_about(target: Daemo
             time.sleep(0.003)
     assert target.get("/health").status == 200
     assert "Traceback" not in target.log()
+
+
+SMALL_WINDOW = 2048
+
+
+def test_who_takes_a_large_file_slowly_gets_all_of_it(nursery: Nursery, tmp_path: Path) -> None:
+    """Others come meanwhile, and he takes longer than a request may take to be there."""
+    daemon = Daemon(nursery, tmp_path, test_waits={"connections.WAIT_SECONDS": 0.2}).start()
+    (tmp_path / "logs" / "signals.csv").write_bytes(b"x" * 20_000_000)
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
+            connection.settimeout(10)
+            connection.connect(("127.0.0.1", daemon.port))
+            connection.sendall(head(OWNER, first=b"GET /logs/signals.csv HTTP/1.1"))
+            with connection.makefile("rb") as file:
+                while (line := file.readline()) != b"\r\n":
+                    assert line
+                for _ in range(3):
+                    time.sleep(0.3)
+                    assert daemon.get("/health").status == 200
+                assert len(file.read(20_000_000)) == 20_000_000
+    finally:
+        daemon.kill()
 
 
 # --- who it is --------------------------------------------------------------------------------------------------------
