@@ -26,6 +26,8 @@ MAX_REQUEST_BYTES = 131_072
 # Together with those that are worked on fewer than the 1024 files that a process may usually open.
 MAX_WAITING = 512
 WAIT_SECONDS = 5.0
+# A file that is being sent is open, too. A page that looks on from a phone asleep is one of these, and a slow download.
+MAX_UNREAD = 64
 
 
 class HeadTooLarge(ValueError):
@@ -36,10 +38,11 @@ class Connection(HttpToolsProtocol):
     """One connection. While it has no whole request to work on it is one of those that wait, at most 512.
 
     Where there are more, the one that has waited longest gives way: an alert comes in one piece and hardly waits.
-    While its sender takes what was answered, however slowly, it does not wait.
+    So do those whose sender does not take what was answered, of which there are at most 64; they may take their time.
     """
 
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
+    unread: ClassVar[OrderedDict[Connection, None]] = OrderedDict()
     _at_work: RequestResponseCycle | None = None
     _head_bytes = 0
     _received = 0
@@ -56,6 +59,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
+        self.unread.pop(self, None)
         self._is_gone()
         super().connection_lost(exc)
 
@@ -126,9 +130,14 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.waiting.pop(self, None)
+        self.unread[self] = None
+        if len(self.unread) > MAX_UNREAD:
+            longest, _ = self.unread.popitem(last=False)
+            longest._give_way()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.unread.pop(self, None)
         self._wait_if_idle()
 
     # --- the straight way -----------------------------------------------------------------------------------------

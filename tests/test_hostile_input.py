@@ -649,6 +649,43 @@ def test_who_takes_a_large_file_slowly_gets_all_of_it(nursery: Nursery, tmp_path
         daemon.kill()
 
 
+def lies_still(daemon: Daemon) -> socket.socket:
+    """Asks for more than the system keeps for it, and takes nothing of it."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
+    one.settimeout(10)
+    one.connect(("127.0.0.1", daemon.port))
+    one.sendall(STYLES * 20)
+    return one
+
+
+def is_answered(one: socket.socket) -> bool:
+    try:
+        return one.recv(1, socket.MSG_PEEK) == b"H"
+    except ConnectionError:
+        return False
+
+
+def test_senders_that_take_no_replies_leave_the_places_to_others(nursery: Nursery, tmp_path: Path) -> None:
+    """Each of them costs a connection and the file that is sent."""
+    daemon = Daemon(nursery, tmp_path, cooldown_seconds=0, test_waits={"connections.MAX_UNREAD": 3}).start()
+
+    def files() -> int:
+        return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+    before = files()
+    sockets = [lies_still(daemon) for _ in range(20)]
+    try:
+        assert sum(map(is_answered, sockets)) >= 3
+        eventually(lambda: files() <= before + 2 * 3, 10, lambda: f"{files()} files, {before} before")
+        assert daemon.post(**BUY).status == 200
+        assert "Traceback" not in daemon.log()
+    finally:
+        for one in sockets:
+            one.close()
+        daemon.kill()
+
+
 # --- who it is --------------------------------------------------------------------------------------------------------
 
 ALLOWED = "52.89.214.238"
