@@ -355,6 +355,8 @@ def test_behind_a_proxy_only_what_the_proxy_added_counts(daemon_with: Callable[.
     assert alert_from(daemon, "6.6.6.6", "52.89.214.238") == 200
     assert alert_from(daemon, "not an address") == 401
     assert alert_from(daemon) == 401
+    assert alert_from(daemon, "::ffff:52.89.214.238") == 200, "as a proxy that listens for IPv6, too, may write it"
+    assert alert_from(daemon, "::ffff:6.6.6.6") == 401
 
 
 # --- dry run ------------------------------------------------------------------------------------------------------
