@@ -462,6 +462,19 @@ def test_close_all_does_not_count_as_closed_what_could_not_be_sold(live: Daemon,
     assert positions(live) == []
 
 
+def test_close_all_does_not_count_as_closed_what_is_still_under_way(
+    daemon_with: MakeDaemon, exchange: FakeBinance
+) -> None:
+    live = daemon_with(**binance(exchange), test_waits={"owner.CLOSE_ALL_SECONDS": 0.3}).start()
+    live.post(symbol="BTCUSDT", action="buy")
+    exchange.fail_next("delay", executed=True, seconds=1.0)
+    answer = live.owner_post("/close-all")
+    assert [(result["success"], result["status"]) for result in answer["results"]] == [(True, "PENDING")]
+    assert answer["closed"] == 0
+    live.wait_until_settled()
+    assert positions(live) == []
+
+
 # --- on paper ---------------------------------------------------------------------------------------------------------
 
 
