@@ -26,7 +26,7 @@ MAX_REQUEST_BYTES = 131_072
 # Together with those that are worked on fewer than the 1024 files that a process may usually open.
 MAX_WAITING = 512
 WAIT_SECONDS = 5.0
-# A file that is being sent is open, too. A page that looks on from a phone asleep is one of these, and a slow download.
+# A page that looks on from a phone asleep is one of these, and a slow download.
 MAX_UNREAD = 64
 
 
