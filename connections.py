@@ -44,6 +44,7 @@ class Connection(HttpToolsProtocol):
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
     unread: ClassVar[OrderedDict[Connection, None]] = OrderedDict()
     _at_work: RequestResponseCycle | None = None
+    _is_straight = False
     _head_bytes = 0
     _received = 0
     _in_head = False
@@ -62,6 +63,14 @@ class Connection(HttpToolsProtocol):
         self.unread.pop(self, None)
         self._is_gone()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Who has said all that there is to say may still wait for what becomes of his alert."""
+        cycle = self._at_work if self._is_straight and self._is_whole and not self.pipeline else None
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def _give_way(self) -> None:
         self._is_gone()
@@ -147,9 +156,9 @@ class Connection(HttpToolsProtocol):
         return None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._at_work = cycle
         scope = cast(Scope, cycle.scope)
         answer = self.straight(scope)
+        self._at_work, self._is_straight = cycle, answer is not None
         if answer is None:
             super()._start_asgi_task(cycle, app)
             return

@@ -359,6 +359,14 @@ def test_an_alert_with_garbage_behind_it_is_taken_or_not_but_never_called_both(t
     assert len(ids(target)) - len(before) in (1, 2)
 
 
+def test_who_has_said_all_and_closes_his_half_reads_what_became_of_his_alert(target: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", target.port), timeout=5) as connection:
+        connection.sendall(whole(alert(side="sell", comment="half closed")))
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            assert statuses(file.read()) == [200]
+
+
 def test_requests_in_one_piece_are_answered_in_their_order_each_with_its_row(target: Daemon) -> None:
     before = ids(target)
     requests = [whole(alert(side="sell", comment=f"piped {number}")) for number in range(30)]
