@@ -356,7 +356,7 @@ def test_an_exit_for_nothing_but_a_resting_entry_cancels_it(live: Daemon, exchan
     live.post(symbol="BTCUSDT", action="buy", type="LIMIT", price=40000, quantity="0.00025")
     leave = live.post(symbol="BTCUSDT", action="close")
     assert (leave["success"], leave["status"], leave["quantity"]) == (False, "NOT_PLACED", 0)
-    assert "nothing left to sell" in leave["reason"]
+    assert leave["reason"] == "nothing left to sell: nothing is held"
     assert [order.status for order in exchange.orders] == ["CANCELED"]
     assert live.orders_without_ending() == []
 
