@@ -143,7 +143,8 @@ class Alerts:
             return await _unforeseen(request, exc)
 
 
-_PATH_WITH_SECRET = re.compile("/webhook/[^/]+")
+# A secret may have slashes in it, and what stands in an address as %2F is one by now.
+_PATH_WITH_SECRET = re.compile("/webhook/.+", re.DOTALL)
 
 
 async def _bad_request(request: Request, exc: Exception) -> Response:

@@ -21,8 +21,10 @@ from bingx_orders import (
     MODE_CODE,
     MODE_TEXT,
     MOST_ORDERS_LISTED,
+    NOTHING_TO_CLOSE,
     NOTHING_TO_CLOSE_CODES,
     PLAY_MONEY,
+    QUANTITY_TEXT,
     BingxError,
     CannotSend,
     check_is_ours,
@@ -66,6 +68,7 @@ from models import (
     RestsThere,
     SymbolRules,
     TradedThere,
+    plain,
 )
 from reply_values import UNUSABLE, BadReply
 
@@ -135,6 +138,7 @@ class BingxSwap(BingxLink):
         self._leverages: dict[str, int] = {}  # of symbols that have our margin type
         self._locks: dict[str, threading.Lock] = {}
         self._stops = KnownStops(MOST_STOPS_KNOWN)
+        self._stops_name_quantity = False
 
     # --- connection -----------------------------------------------------------------------------------------------
 
@@ -230,7 +234,7 @@ class BingxSwap(BingxLink):
 
     def _placed(self, order: Order, parameters: Mapping[str, str]) -> Outcome:
         try:
-            row = order_in(self._hand_over(order, parameters))
+            row = order_in(self._taken(order, parameters))
             check_is_ours(order, row)
         except Ended as exc:
             return _without_a_position(order, exc.outcome)
@@ -239,6 +243,30 @@ class BingxSwap(BingxLink):
         taken = Execution(OrderStatus.NEW, str(row["orderId"]))
         self._is_whose(order, row)
         return Done(taken if order.type in CONDITIONAL else self._what_came_of(order, taken))
+
+    def _taken(self, order: Order, parameters: Mapping[str, str]) -> Any:
+        """As `_hand_over`. A stop that is refused for want of a quantity was not placed: it is sent again with one."""
+        if order.type not in CONDITIONAL:
+            return self._hand_over(order, parameters)
+        if not self._stops_name_quantity:
+            try:
+                return self._hand_over(order, parameters)
+            except Ended as exc:
+                if not (isinstance(exc.outcome, Refused) and QUANTITY_TEXT.search(exc.outcome.reason)):
+                    raise
+                self._stops_name_quantity = True
+        return self._hand_over(order, {**parameters, "quantity": self._held_by(order)})
+
+    def _held_by(self, order: Order) -> str:
+        """The quantity of the position that the order closes. Raises Ended: then nothing was placed."""
+        try:
+            held = self._positions(symbol=there(order.symbol))
+        except BrokerError as exc:
+            raise Ended(Refused(f"its position is not known: {exc}", never_left=True)) from exc
+        for position in held:
+            if (position.symbol, position.side) == (order.symbol, order.position_side):
+                return plain(position.quantity)
+        raise Ended(Refused(f"{self.name}: {NOTHING_TO_CLOSE}", never_left=True))
 
     def _what_came_of(self, order: Order, taken: Execution) -> Execution:
         """Asked for by our own id, so that we know that it is kept; in the end by BingX's, which we have now."""

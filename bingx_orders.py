@@ -58,6 +58,9 @@ CLOCK_TEXT = re.compile(r"timestamp", re.IGNORECASE)
 CLOCK_CODES = frozenset({100421, 109400, 80014})
 RATE_CODES = frozenset({100410, 109429})
 MODE_CODE, MODE_TEXT = 109400, re.compile(r"in the (one-way|hedge) mode", re.IGNORECASE)
+# Of a stop that closes the position and names no quantity, as the documentation wants it. Told by others in 2026:
+# https://github.com/ccxt/ccxt/pull/29106
+QUANTITY_TEXT = re.compile(r"quantity or stopPrice is must", re.IGNORECASE)
 # A reason to look at the position, and what is to be told of it.
 NOTHING_TO_CLOSE = "there is nothing left to close"
 LESS_TO_CLOSE = "less is held there, or free, than this closes"

@@ -26,6 +26,8 @@ MAX_REQUEST_BYTES = 131_072
 # Together with those that are worked on fewer than the 1024 files that a process may usually open.
 MAX_WAITING = 512
 WAIT_SECONDS = 5.0
+# A page that looks on from a phone asleep is one of these, and a slow download.
+MAX_UNREAD = 64
 
 
 class HeadTooLarge(ValueError):
@@ -36,9 +38,13 @@ class Connection(HttpToolsProtocol):
     """One connection. While it has no whole request to work on it is one of those that wait, at most 512.
 
     Where there are more, the one that has waited longest gives way: an alert comes in one piece and hardly waits.
+    So do those whose sender does not take what was answered, of which there are at most 64; they may take their time.
     """
 
     waiting: ClassVar[OrderedDict[Connection, float]] = OrderedDict()
+    unread: ClassVar[OrderedDict[Connection, None]] = OrderedDict()
+    _at_work: RequestResponseCycle | None = None
+    _is_straight = False
     _head_bytes = 0
     _received = 0
     _in_head = False
@@ -50,11 +56,34 @@ class Connection(HttpToolsProtocol):
         now = self.loop.time()
         while len(self.waiting) > MAX_WAITING or next(iter(self.waiting.values())) < now - WAIT_SECONDS:
             longest, _ = self.waiting.popitem(last=False)
-            longest.transport.abort()
+            longest._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.waiting.pop(self, None)
+        self.unread.pop(self, None)
+        self._is_gone()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Who has said all that there is to say may still wait for what becomes of his alert."""
+        cycle = self._at_work if self._is_straight and self._is_whole and not self.pipeline else None
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
+
+    def _give_way(self) -> None:
+        self._is_gone()
+        self.transport.abort()
+
+    def _is_gone(self) -> None:
+        """Told to what is worked on, too: the server tells only the last request of several that came in one piece.
+
+        An answer to a connection that is not there any more is an error with all its lines in the log.
+        """
+        if self._at_work and not self._at_work.response_complete:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
 
     def _wait(self) -> None:
         self.waiting.pop(self, None)
@@ -72,7 +101,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
             self.send_400_response("Invalid HTTP request received.")
         else:
-            self.transport.abort()
+            self._give_way()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -99,8 +128,26 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle.response_complete or not self._is_whole):
+        self._wait_if_idle()
+
+    def _wait_if_idle(self) -> None:
+        """A connection that closes is open until its last bytes are taken."""
+        is_idle = self.cycle.response_complete or not self._is_whole or self.transport.is_closing()
+        if is_idle and not self.flow.write_paused:
             self._wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.waiting.pop(self, None)
+        self.unread[self] = None
+        if len(self.unread) > MAX_UNREAD:
+            longest, _ = self.unread.popitem(last=False)
+            longest._give_way()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.unread.pop(self, None)
+        self._wait_if_idle()
 
     # --- the straight way -----------------------------------------------------------------------------------------
 
@@ -111,6 +158,7 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast(Scope, cycle.scope)
         answer = self.straight(scope)
+        self._at_work, self._is_straight = cycle, answer is not None
         if answer is None:
             super()._start_asgi_task(cycle, app)
             return

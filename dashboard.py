@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import cache
+from mimetypes import guess_type
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.exceptions import HTTPException
 
 from access import Access
 from banner import ALERT, PLACEHOLDER, alert_message
@@ -288,7 +289,7 @@ def add_pages(app: FastAPI, dashboard: Dashboard) -> None:
     app.router.add_route("/test/run", dashboard.run_test, methods=["POST"])
     app.router.add_route("/test/secret", dashboard.show_message, methods=["POST"])
     _add_events(app, dashboard)
-    app.mount("/static", _Static(directory=STATIC))
+    app.router.add_route("/static/{path:path}", _static, methods=["GET"])
 
 
 def _add_events(app: FastAPI, dashboard: Dashboard) -> None:
@@ -310,13 +311,27 @@ def _add_events(app: FastAPI, dashboard: Dashboard) -> None:
             yield ServerSentEvent(event="over", data={})
 
 
-class _Static(StaticFiles):
-    """Public libraries and ours, which hold nothing of the owner. An address with its digest never changes."""
+async def _static(request: Request) -> Response:
+    """Public libraries and ours, which hold nothing of the owner. An address with its digest never changes.
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(PAGE_HEADERS | {"Cache-Control": "public, max-age=31536000, immutable"})
-        return response
+    From memory: an open file and a thread for each who asks would be more than there are, for anybody who asks often.
+    """
+    found = _static_files().get(request.path_params["path"])
+    if found is None:
+        raise HTTPException(404)
+    content, media_type = found
+    headers = PAGE_HEADERS | {"Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+@cache
+def _static_files() -> Mapping[str, tuple[bytes, str]]:
+    """What there is, by its path, with its media type."""
+    files = [path for path in STATIC.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(STATIC).as_posix(): (path.read_bytes(), guess_type(path.name)[0] or "text/plain")
+        for path in files
+    }
 
 
 async def _or_problem(show: Callable[[], Awaitable[Response]]) -> Response:

@@ -7,7 +7,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 FAILURES_PER_MINUTE = 10
 REMEMBERED_ADDRESSES = 4_096
@@ -72,7 +72,20 @@ def client_address(peer: str, forwarded_for: str, trusted_proxy_hops: int) -> st
     if trusted_proxy_hops <= 0:
         return peer
     entries = [entry.strip() for entry in forwarded_for.split(",") if entry.strip()]
-    return entries[-trusted_proxy_hops] if len(entries) >= trusted_proxy_hops else peer
+    return _as_ipv4(entries[-trusted_proxy_hops]) if len(entries) >= trusted_proxy_hops else peer
+
+
+def _as_ipv4(address: str) -> str:
+    """A proxy that listens for both kinds may write 1.2.3.4 as ::ffff:1.2.3.4, which would be in no list.
+
+    And all of them are in one network of IPv6: whoever guesses passwords would keep everybody out.
+    """
+    if not address.lower().startswith("::ffff:"):
+        return address
+    try:
+        return str(IPv6Address(address).ipv4_mapped or address)
+    except ValueError:
+        return address
 
 
 def address_is_allowed(address: str, allowed: Sequence[IPv4Network | IPv6Network]) -> bool:

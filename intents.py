@@ -218,7 +218,8 @@ def _released(order: Order, size: Size, closable: Decimal, now: datetime) -> Ord
     least = sizing.smallest_notional(order.rules, order.type, order.market, is_exit=True)
     too_little = size.notional is not None and size.notional < least
     if quantity <= 0 or quantity < smallest or too_little:
-        note = f"nothing left to sell: {plain(quantity)} held is below the exchange's smallest order"
+        less = f"{plain(quantity)} held is below the exchange's smallest order"
+        note = f"nothing left to sell: {less if quantity else 'nothing is held'}"
         return replace(order, status=OrderStatus.NOT_PLACED, settled_at=now, note=note)
     return replace(
         order,

@@ -13,6 +13,7 @@ import queries
 import replies
 from access import Access
 from journal import JournalError
+from models import OrderStatus
 from outcomes import NoWord, execution_by, read_word
 from preferences import GROUPS, NAMES, TARGETS, WORDS, PreferenceError, preferences_view, read_changes
 from trader import Trader
@@ -94,7 +95,8 @@ class Owner:
         queries.only(request)
         answers = await self._trader.close_all(CLOSE_ALL_SECONDS)
         results = [replies.webhook_reply(answer)[1] for answer in answers]
-        return json_reply(200, {"closed": sum(result["success"] for result in results), "results": results})
+        closed = sum(result["status"] == OrderStatus.FILLED for result in results)
+        return json_reply(200, {"closed": closed, "results": results})
 
     async def order_outcome(self, request: Request) -> Response:
         """What became of an order that its broker tells nothing of any more."""

@@ -48,7 +48,11 @@
     const answer = await post("/close-all");
     if (answer.http !== 200) return tell(answer.error, false);
     const failed = answer.results.filter((result) => !result.success);
-    tell(`${answer.closed} closed` + (failed.length ? `, ${failed.length} not: ${failed[0].reason}` : ""), !failed.length);
+    const open = answer.results.filter((result) => result.success && result.status !== "FILLED");
+    const told = [`${answer.closed} closed`];
+    if (open.length) told.push(`${open.length} not yet (${open[0].status})`);
+    if (failed.length) told.push(`${failed.length} not: ${failed[0].reason}`);
+    tell(told.join(", "), told.length === 1);
   });
 
   // --- what is live

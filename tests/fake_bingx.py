@@ -132,6 +132,7 @@ class Held:
 @dataclass(slots=True)
 class Options:
     hedge_mode: bool = False
+    stops_need_quantity: bool = False  # with closePosition, too: https://github.com/ccxt/ccxt/pull/29106
     nested: bool = False  # {"data": {"order": {…}}} as the documentation has it, or flat as it is live
     code_as_text: bool = False
     keeps_client_ids: bool = True
@@ -415,7 +416,10 @@ class FakeBingx:
         quantity = number(params, "quantity") // step * step
         close = params.get("closePosition") == "true"
         price, stop = number(params, "price"), number(params, "stopPrice")
-        if close and (kind not in CONDITIONAL or "quantity" in params or "reduceOnly" in params):
+        if close and self.options.stops_need_quantity and quantity <= 0:
+            raise Refusal(109400, "parameter quantity or stopPrice is must")
+        has_quantity = "quantity" in params and not self.options.stops_need_quantity
+        if close and (kind not in CONDITIONAL or has_quantity or "reduceOnly" in params):
             raise Refusal(110400, "The parameters submitted don't meet the requirement.")
         if not close and quantity <= 0:
             raise Refusal(80014, "parameter quantity is must")

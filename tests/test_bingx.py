@@ -127,6 +127,27 @@ def test_a_position_has_its_stop_and_target_which_close_it(trading: Callable[...
     eventually(lambda: not fake.waiting and not daemon.orders_without_ending(), 10, daemon.log)
 
 
+@pytest.mark.parametrize("hedge_mode", [False, True])
+def test_where_a_stop_has_to_name_its_quantity_it_names_what_is_held(
+    trading: Callable[..., Daemon], fake: FakeBingx, hedge_mode: bool
+) -> None:
+    """The documentation says that it must not; some accounts want it, and a position without a stop is closed."""
+    fake.set_options(stops_need_quantity=True, hedge_mode=hedge_mode)
+    daemon = trading()
+    buy(daemon, stop_loss="39000", take_profit="42000")
+    wait_for(fake, ("STOP_MARKET", D(39000)), ("TAKE_PROFIT_MARKET", D(42000)))
+    buy(daemon, stop_loss="38000", comment="more")
+    wait_for(fake, ("STOP_MARKET", D(38000)))
+    (stop,) = fake.waiting
+    assert (stop.quantity, stop.close_position, fake.amount()) == (D("0.02"), True, D("0.02"))
+    fake.set_price("BTC-USDT", 37900)
+    eventually(lambda: not daemon.owner_get("/status")["positions"], 10, daemon.log)
+    assert fake.amount() == 0
+    # It is said once, and remembered.
+    posts = [call.code for call in fake.order_posts if "stopPrice" in call.params]
+    assert posts == [109400, 0, 0, 0]
+
+
 def wait_for(fake: FakeBingx, *wanted: tuple[str, Decimal]) -> None:
     eventually(
         lambda: sorted((o.type, o.stop_price) for o in fake.waiting) == sorted(wanted),

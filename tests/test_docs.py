@@ -13,6 +13,7 @@ import pytest
 
 from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings
 from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS
+from live import SIGN_OF_LIFE_SECONDS
 from models import plain
 from setting_sources import load_settings
 
@@ -167,3 +168,12 @@ def test_nothing_is_installed_without_its_hash() -> None:
     ]
     assert len(installs) == 2
     assert all("--require-hashes" in line for line in installs)
+
+
+def test_the_proxies_of_the_deployment_page_let_the_live_page_live() -> None:
+    """Caddy counts `write` from the beginning of an answer, nginx its time-outs from the last sign of life."""
+    page = (ROOT / "docs" / "deploy-server.md").read_text()
+    assert not re.search(r"^\s+write\b", page, re.MULTILINE)
+    silences = re.findall(r"(?:send_timeout|proxy_read_timeout)\s+(\d+)s;", page)
+    assert len(silences) == 2
+    assert min(map(int, silences)) > 2 * SIGN_OF_LIFE_SECONDS

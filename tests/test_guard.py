@@ -103,6 +103,10 @@ def test_only_so_many_addresses_are_remembered_and_the_busy_ones_stay() -> None:
         ("6.6.6.6, 1.1.1.1, 2.2.2.2", 2, "1.1.1.1"),
         ("1.1.1.1", 2, "peer"),
         ("1.1.1.1", -1, "peer"),
+        ("::ffff:6.6.6.6, ::ffff:1.1.1.1", 1, "1.1.1.1"),
+        ("::FFFF:101:101", 1, "1.1.1.1"),
+        ("::ffff:1.1.1", 1, "::ffff:1.1.1"),
+        ("2001:db8::ffff:1.1.1.1", 1, "2001:db8::ffff:1.1.1.1"),
     ],
 )
 def test_only_what_our_own_proxies_wrote_is_believed(forwarded_for: str, hops: int, address: str) -> None:

@@ -13,11 +13,13 @@ import os
 import re
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -357,6 +359,14 @@ def test_an_alert_with_garbage_behind_it_is_taken_or_not_but_never_called_both(t
     assert len(ids(target)) - len(before) in (1, 2)
 
 
+def test_who_has_said_all_and_closes_his_half_reads_what_became_of_his_alert(target: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", target.port), timeout=5) as connection:
+        connection.sendall(whole(alert(side="sell", comment="half closed")))
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            assert statuses(file.read()) == [200]
+
+
 def test_requests_in_one_piece_are_answered_in_their_order_each_with_its_row(target: Daemon) -> None:
     before = ids(target)
     requests = [whole(alert(side="sell", comment=f"piped {number}")) for number in range(30)]
@@ -608,6 +618,91 @@ def test_who_does_not_finish_within_five_seconds_gives_way_to_the_next(target: D
         time.sleep(1.2)
         assert target.get("/health").status == 200
         eventually(lambda: drip(sockets, b"a", 0.1) == 0, 3, lambda: "still connected")
+
+
+STYLES = head(first=b"GET /static/vendor/bootstrap/bootstrap.min.css HTTP/1.1")
+
+
+def test_who_hangs_up_on_several_requests_is_nothing_to_talk_about(target: Daemon) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", target.port), timeout=5) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(STYLES * 3)
+            time.sleep(0.003)
+    assert target.get("/health").status == 200
+    assert "Traceback" not in target.log()
+
+
+SMALL_WINDOW = 2048
+
+
+def test_who_takes_a_large_file_slowly_gets_all_of_it(nursery: Nursery, tmp_path: Path) -> None:
+    """Others come meanwhile, and he takes longer than a request may take to be there."""
+    daemon = Daemon(nursery, tmp_path, test_waits={"connections.WAIT_SECONDS": 0.2}).start()
+    (tmp_path / "logs" / "signals.csv").write_bytes(b"x" * 20_000_000)
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
+            connection.settimeout(10)
+            connection.connect(("127.0.0.1", daemon.port))
+            connection.sendall(head(OWNER, first=b"GET /logs/signals.csv HTTP/1.1"))
+            with connection.makefile("rb") as file:
+                while (line := file.readline()) != b"\r\n":
+                    assert line
+                for _ in range(3):
+                    time.sleep(0.3)
+                    assert daemon.get("/health").status == 200
+                assert len(file.read(20_000_000)) == 20_000_000
+    finally:
+        daemon.kill()
+
+
+def lies_still(daemon: Daemon) -> socket.socket:
+    """Asks for more than the system keeps for it, and takes nothing of it."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
+    one.settimeout(10)
+    one.connect(("127.0.0.1", daemon.port))
+    one.sendall(STYLES * 20)
+    return one
+
+
+def is_answered(one: socket.socket) -> bool:
+    try:
+        return one.recv(1, socket.MSG_PEEK) == b"H"
+    except ConnectionError:
+        return False
+
+
+def test_senders_that_take_no_replies_leave_the_places_to_others(nursery: Nursery, tmp_path: Path) -> None:
+    daemon = Daemon(nursery, tmp_path, cooldown_seconds=0, test_waits={"connections.MAX_UNREAD": 3}).start()
+
+    def files() -> int:
+        return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+    before = files()
+    sockets = [lies_still(daemon) for _ in range(20)]
+    try:
+        assert sum(map(is_answered, sockets)) >= 3
+        eventually(lambda: files() <= before + 3, 10, lambda: f"{files()} files, {before} before")
+        assert daemon.post(**BUY).status == 200
+        assert "Traceback" not in daemon.log()
+    finally:
+        for one in sockets:
+            one.close()
+        daemon.kill()
+
+
+def test_who_asks_for_style_sheets_over_and_over_opens_no_file(target: Daemon) -> None:
+    """It took as many as a process may open, and each try beyond that was a traceback in the log."""
+    sockets = [lies_still(target) for _ in range(5)]
+    try:
+        assert all(map(is_answered, sockets))
+        opened = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{target.pid}/fd")]
+        assert [path for path in opened if "static" in path] == []
+    finally:
+        for one in sockets:
+            one.close()
 
 
 # --- who it is --------------------------------------------------------------------------------------------------------

@@ -132,6 +132,17 @@ def test_the_right_secret_opens_the_door_wherever_it_stands(door: Daemon) -> Non
     assert statuses == dict.fromkeys(RIGHT, 200)
 
 
+def test_a_secret_with_slashes_opens_the_door_as_a_part_of_the_address(daemon_with: Callable[..., Daemon]) -> None:
+    """As `openssl rand -base64 24` makes them, and TradingView or its user may write them."""
+    secret = "q7/Zk+4fWm0/x9PuLr2T=="
+    daemon = daemon_with(webhook_secret_key=secret).start()
+    body = json.dumps({"symbol": "BTCUSDT", "side": "sell", "price": 100}).encode()
+    for path in (secret, quote(secret, safe=""), quote(secret)):
+        assert daemon.post_raw(body, f"/webhook/{path}").status == 200
+    assert daemon.post_raw(body, f"/webhook/{secret[:-1]}").status == 401
+    assert secret not in daemon.log()
+
+
 def test_every_wrong_secret_gets_the_very_same_bytes_and_leaves_no_row(paper: Daemon) -> None:
     requests = [request_bytes(path, body, *headers) for path, body, headers in WRONG.values()]
     with ThreadPoolExecutor(len(requests)) as threads:
@@ -357,6 +368,8 @@ def test_behind_a_proxy_only_what_the_proxy_added_counts(daemon_with: Callable[.
     assert alert_from(daemon, "6.6.6.6", "52.89.214.238") == 200
     assert alert_from(daemon, "not an address") == 401
     assert alert_from(daemon) == 401
+    assert alert_from(daemon, "::ffff:52.89.214.238") == 200, "as a proxy that listens for IPv6, too, may write it"
+    assert alert_from(daemon, "::ffff:6.6.6.6") == 401
 
 
 # --- dry run ------------------------------------------------------------------------------------------------------

@@ -356,7 +356,7 @@ def test_an_exit_for_nothing_but_a_resting_entry_cancels_it(live: Daemon, exchan
     live.post(symbol="BTCUSDT", action="buy", type="LIMIT", price=40000, quantity="0.00025")
     leave = live.post(symbol="BTCUSDT", action="close")
     assert (leave["success"], leave["status"], leave["quantity"]) == (False, "NOT_PLACED", 0)
-    assert "nothing left to sell" in leave["reason"]
+    assert leave["reason"] == "nothing left to sell: nothing is held"
     assert [order.status for order in exchange.orders] == ["CANCELED"]
     assert live.orders_without_ending() == []
 
@@ -459,6 +459,19 @@ def test_close_all_does_not_count_as_closed_what_could_not_be_sold(live: Daemon,
     assert answer["closed"] == 0
     exchange.come_online()
     assert live.owner_post("/close-all")["closed"] == 1
+    assert positions(live) == []
+
+
+def test_close_all_does_not_count_as_closed_what_is_still_under_way(
+    daemon_with: MakeDaemon, exchange: FakeBinance
+) -> None:
+    live = daemon_with(**binance(exchange), test_waits={"owner.CLOSE_ALL_SECONDS": 0.3}).start()
+    live.post(symbol="BTCUSDT", action="buy")
+    exchange.fail_next("delay", executed=True, seconds=1.0)
+    answer = live.owner_post("/close-all")
+    assert [(result["success"], result["status"]) for result in answer["results"]] == [(True, "PENDING")]
+    assert answer["closed"] == 0
+    live.wait_until_settled()
     assert positions(live) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from urllib.parse import urlencode
 
 import pytest
 from browser import PASSWORD, Browser
@@ -213,6 +214,18 @@ def test_after_ten_wrong_tries_even_the_right_password_waits(daemon_with: Make) 
     assert daemon.get("/positions", secret=SECRET).status == 200
     assert "guess 3" not in daemon.log()
     assert PASSWORD not in daemon.log()
+
+
+@pytest.mark.parametrize(("guesser", "owner"), [("1.1.1.1", "2.2.2.2"), ("::ffff:1.1.1.1", "::ffff:2.2.2.2")])
+def test_who_guesses_keeps_nobody_else_behind_the_proxy_waiting(daemon_with: Make, guesser: str, owner: str) -> None:
+    daemon = daemon_with(dashboard_password=PASSWORD, trusted_proxy_hops=1).start()
+
+    def tried(password: str, address: str) -> int:
+        headers = {"Origin": f"http://127.0.0.1:{daemon.port}", "X_Forwarded_For": address}
+        return daemon.request("POST", "/login", urlencode({"password": password}).encode(), 10, **headers).status
+
+    assert [tried(f"guess {n}", guesser) for n in range(11)] == [401] * 10 + [429]
+    assert tried(PASSWORD, owner) == 303
 
 
 def test_without_a_password_a_printed_link_lets_in_once(daemon_with: Make) -> None:

@@ -87,7 +87,7 @@ WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 SLOW = {"/logs/signals.xlsx", "/logs/trades.xlsx"}
 PAGES = {
     "/", "/ui", "/ui/signals", "/ui/trades", "/ui/performance", "/ui/settings", "/test", "/login", "/logout", "/events",
-    "/static", "/flattrade/login", "/flattrade/callback",
+    "/static/{path:path}", "/flattrade/login", "/flattrade/callback",
 }  # fmt: skip
 WHOLE = {"type": "integer", "minimum": 1, "maximum": 1000}
 TIME = {"type": "string", "format": "date-time"}

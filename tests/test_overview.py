@@ -316,3 +316,12 @@ def test_links_carry_the_filter_and_downloads_end_where_the_page_does() -> None:
 def test_a_choice_that_is_not_known_any_more_stays_chosen() -> None:
     view = rows_view(SIGNALS_TABLE, read_filter({"symbol": "OLDUSDT"}), Records([], None), ["BTCUSDT"], [])
     assert view["filters"][0]["choices"] == ["OLDUSDT", "BTCUSDT"]
+
+
+def test_a_name_is_asked_for_with_all_its_blanks() -> None:
+    """What stands between the tags of an option is sent with one blank in place of several, and would find nothing."""
+    common = {"here": "", "tabs": (), "token": "", "mode": mode_of({}), "started_at": None}
+    view = rows_view(SIGNALS_TABLE, read_filter({"strategy": "a  b"}), Records([], None), [], ["a  b", '"'])
+    view["s"] |= {"paused": False}
+    page = render("rows.html", **common, **view)
+    assert '<option value="a  b" selected>a  b</option><option value="&#34;">&#34;</option>' in page
