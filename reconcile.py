@@ -184,28 +184,36 @@ class Reconciler:
     async def _rows(self, account: Account, broker: Broker) -> list[Row]:
         """Everything that still differs: on spot only what is missing, as the rest of the account is the owner's."""
         held_there: Sequence[HeldThere] = ()
+        asked_by = self._engine.books
         if account.market is Market.FUTURES:
             # One look for both: what of ours differs, and what is not ours.
             held_there = await self._hands.ask(broker.positions)
             there = self._by_side(account, held_there)
         else:
             there = await self._there(account, broker)
-        rows, foreign = [], {i: text for i, text in self._engine.foreign.items() if i.account != account}
+        books, before = self._engine.books, self._engine.foreign
+        # What we traded while the answer was on its way is not in it: of that, what was known before counts on.
+        moved = {i for i, position in books.positions.items() if asked_by.position(i) != position}
+        rows, foreign = [], {i: text for i, text in before.items() if i.account != account or i in moved}
         for position in self._quiet(account):
             held = there.get(position.instrument, ZERO)
+            if position.instrument in moved:
+                continue
             if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
-                if held > position.quantity and not self._engine.books.on(position.instrument):
+                if held > position.quantity and not books.on(position.instrument):
                     foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
-        rows += self._foreign(account, held_there, foreign)
+        busy = moved | {order.instrument for order in books.orders.values()}
+        rows += self._foreign(account, held_there, foreign, busy)
         self._engine.foreign = foreign
         return rows
 
-    def _foreign(self, account: Account, held: Sequence[HeldThere], foreign: dict[Instrument, str]) -> list[Row]:
+    def _foreign(
+        self, account: Account, held: Sequence[HeldThere], foreign: dict[Instrument, str], busy: set[Instrument]
+    ) -> list[Row]:
         """Adds to `foreign` what entries have to keep away from."""
         before = self._engine.foreign
         books = self._engine.books
-        busy = {order.instrument for order in books.orders.values()}
         rows = []
         for one in held:
             instrument = Instrument(*account, one.symbol)

@@ -250,6 +250,18 @@ def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene:
     assert there.held_there() == dec("0.02")
 
 
+def test_a_position_that_was_closed_while_the_account_was_looked_at_is_not_somebody_elses(scene: MakeScene) -> None:
+    there = scene("futures", {"compare": 1.0})
+    there.enter()
+    # The second of a comparison's two looks: what it tells is a moment old when it arrives.
+    there.fake.inject(Fault("delay", "GET /fapi/v3/positionRisk", times=2, seconds=0.5, executed=True))
+    eventually(lambda: there.fake.faults_left == 0, 5, lambda: "it was not looked at")
+    assert there.post("close")["status"] == "FILLED"
+    time.sleep(0.6)
+    there.enter()
+    assert drift(there) == []
+
+
 # --- leverage and margin ----------------------------------------------------------------------------------------------
 
 
