@@ -136,7 +136,10 @@ class Guardian:
         return [await self._hands.settle(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
     async def _resolve(self, orders: Sequence[Order]) -> list[Order]:
-        settled = [await self._hands.resolve(o) if o.status is OrderStatus.UNKNOWN else o for o in orders]
+        # At once, and not one after the other: that one is not there takes as long to prove as that none of them is.
+        in_doubt = {o.client_order_id: self._hands.resolve(o) for o in orders if o.status is OrderStatus.UNKNOWN}
+        resolved = dict(zip(in_doubt, await asyncio.gather(*in_doubt.values()), strict=True))
+        settled = [resolved.get(order.client_order_id, order) for order in orders]
         for order in settled:
             if order.status in RESTING:
                 self._hands.follow(order)

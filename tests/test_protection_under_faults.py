@@ -150,6 +150,17 @@ def test_protection_whose_reply_is_lost_is_found_or_placed_again_and_never_doubl
     assert there.notices() == ""
 
 
+def test_that_several_orders_never_arrived_takes_no_longer_to_prove_than_of_one(scene: MakeScene) -> None:
+    """Until it is proven, the position has no protection, and a way out waits."""
+    there = scene("futures", test_absence_seconds=1.5)
+    there.fake.fail_next("status", ALGO, status=502, html=True, times=3)
+    there.enter(**BOTH, trailing_percent=3)
+    there.wait_for(*there.protected(**BOTH, trailing_stop=3))
+    sent = [call.arrived_ns / 1e9 for call in there.fake.calls(ALGO)]
+    assert len(sent) == 6
+    assert 1.5 < sent[3] - sent[2] < 4.0
+
+
 @pytest.mark.parametrize("kind", ["spot", "hedge"])
 def test_a_single_stop_whose_reply_is_lost_is_found(scene: MakeScene, kind: str) -> None:
     there = scene(kind)
