@@ -28,6 +28,7 @@ HeldAt = Callable[[Account], Iterable[str]]  # the symbols of an account's posit
 BALANCE_MAX_AGE = timedelta(seconds=5)
 PRICE_MAX_AGE = timedelta(seconds=5)
 RULES_MAX_AGE = timedelta(hours=1)
+CLOSED_MAX_AGE = timedelta(seconds=2)  # that a symbol is not open for trading
 # Of the 6,000 weight a minute, the account (20) every 3 s is 400, all watched prices together (4) every 3 s are 80, and
 # a light question every 20 s is 3: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
 BALANCE_PAUSE_SECONDS = 3.0
@@ -191,7 +192,7 @@ class MarketData:
         self, known: _Known, symbol: str, wants_price: bool, now: datetime
     ) -> list[tuple[object, Callable[[], Awaitable[None]]]]:
         missing: list[tuple[object, Callable[[], Awaitable[None]]]] = []
-        if symbol not in known.rules:
+        if _rules_are_in_doubt(known, symbol, now):
             missing.append((("rules", symbol), partial(self._ask_rules, known, symbol)))
         if _is_stale(known.balances, now, BALANCE_MAX_AGE):
             missing.append(("balances", partial(self._ask_balances, known)))
@@ -349,6 +350,12 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         pass
+
+
+def _rules_are_in_doubt(known: _Known, symbol: str, now: datetime) -> bool:
+    """Where trading was closed it may be open again, and a way out cannot wait an hour to learn it."""
+    rules = known.rules.get(symbol)
+    return rules is None or (not rules.value.trading and _is_stale(rules, now, CLOSED_MAX_AGE))
 
 
 def _is_stale(dated: Dated[Any] | None, now: datetime, max_age: timedelta) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 from fake_binance import FakeBinance
 from harness import SECRET, Daemon, binance, eventually
+from scenes import SYMBOL, Scene
 
+MakeScene = Callable[..., Scene]
 Make = Callable[..., Daemon]
 HELD = Decimal("0.00022977")  # of a buy of 10 USDT at 43000: 0.00023 less the fee
 ALWAYS = 10**6
@@ -134,6 +137,27 @@ def test_what_rests_is_not_counted_twice_against_what_the_account_holds(live: Da
 
 def free_btc(daemon: Daemon) -> float:
     return float(daemon.owner_get("/status")["balances"]["BINANCE"].get("BTC", {"free": 0})["free"])
+
+
+def set_status(there: Scene, status: str) -> None:
+    if there.is_spot:
+        there.fake.set_symbol(SYMBOL, status=status)
+    else:
+        there.fake.futures.set_symbol(SYMBOL, status=status)
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures"])
+def test_a_symbol_that_was_closed_at_the_start_is_open_as_soon_as_the_exchange_opens_it(
+    scene: MakeScene, kind: str
+) -> None:
+    there = scene(kind)
+    there.enter()
+    set_status(there, "BREAK")
+    there.daemon.restart()
+    assert "not open for trading" in there.post("close")["reason"]
+    set_status(there, "TRADING")
+    eventually(lambda: there.post("close", comment=str(time.monotonic()))["status"] == "FILLED", 5, there.daemon.log)
+    there.wait_until_flat()
 
 
 def test_what_was_bought_on_the_testnet_is_not_sold_from_the_real_account(live: Daemon, exchange: FakeBinance) -> None:
