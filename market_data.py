@@ -65,6 +65,7 @@ class _Known:
     account_looked: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     not_traded: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)  # symbols whose rules may be others now
     prepared: dict[str, Decimal] = field(default_factory=dict)  # symbol -> leverage
     connected: bool = False
     problem: str = ""
@@ -111,6 +112,11 @@ class MarketData:
         """An order changed the account: look again now."""
         if account in self._known:
             self._known[account].refresh.set()
+
+    def doubt_rules(self, instrument: Instrument) -> None:
+        """An order was refused: the exchange may have other rules by now. They are asked for when they are needed."""
+        if instrument.account in self._known:
+            self._known[instrument.account].doubted.add(instrument.symbol)
 
     def price(self, instrument: Instrument) -> Decimal | None:
         """The last price seen, however old; for display, never for a decision."""
@@ -213,6 +219,7 @@ class MarketData:
     async def _ask_rules(self, known: _Known, symbol: str) -> None:
         asked_at = self._clock()
         known.rules[symbol] = Dated(await self._run(known.broker.symbol_rules, symbol), asked_at)
+        known.doubted.discard(symbol)
 
     async def _ask_balances(self, known: _Known) -> None:
         asked_at = self._clock()
@@ -284,7 +291,8 @@ class MarketData:
 
     async def _renew_rules(self, known: _Known) -> None:
         now = self._clock()
-        for symbol in [s for s, rules in known.rules.items() if _is_stale(rules, now, RULES_MAX_AGE)]:
+        old = [s for s, rules in known.rules.items() if s in known.doubted or _is_stale(rules, now, RULES_MAX_AGE)]
+        for symbol in old:
             try:
                 await self._ask_rules(known, symbol)
             except UnknownSymbol as exc:
@@ -355,7 +363,9 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
 def _rules_are_in_doubt(known: _Known, symbol: str, now: datetime) -> bool:
     """Where trading was closed it may be open again, and a way out cannot wait an hour to learn it."""
     rules = known.rules.get(symbol)
-    return rules is None or (not rules.value.trading and _is_stale(rules, now, CLOSED_MAX_AGE))
+    if rules is None or symbol in known.doubted:
+        return True
+    return not rules.value.trading and _is_stale(rules, now, CLOSED_MAX_AGE)
 
 
 def _is_stale(dated: Dated[Any] | None, now: datetime, max_age: timedelta) -> bool:
