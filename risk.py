@@ -238,11 +238,13 @@ class RiskEngine:
 
         return self._ledger.run(step)
 
-    def guard(self, instrument: Instrument, rules: SymbolRules | None, now: datetime) -> Guard:
+    def guard(
+        self, instrument: Instrument, rules: SymbolRules | None, now: datetime, price: Decimal | None = None
+    ) -> Guard:
         """What the protection of a position needs next; orders to place are on the record as sent."""
 
         def step(books: Books) -> tuple[Sequence[Event], Guard]:
-            found = protection.next_step(books, instrument, rules, now, lambda: new_id("gh", now))
+            found = protection.next_step(books, instrument, rules, now, lambda: new_id("gh", now), price)
             return [OrderChanged(order, now) for order in found.place], found
 
         return self._ledger.run(step)

@@ -439,6 +439,9 @@ class EndsAtOnce:
     def holds(self, instrument: Instrument) -> bool:
         return not self.closed and (self._is_there or not self._was_asked)
 
+    def tell_owner(self, text: str) -> None:
+        raise AssertionError("there is nothing to say")
+
     async def is_gone(self, instrument: Instrument) -> bool:
         self._was_asked = True
         return not self._is_there

@@ -87,6 +87,22 @@ def test_when_only_the_second_of_two_is_refused_the_first_goes_with_the_position
     assert len(sales(there)) == 1
 
 
+def test_what_is_left_and_too_little_to_be_sold_is_said_once_and_protected_when_it_is_worth_more(
+    scene: MakeScene,
+) -> None:
+    """Ten USDT are bought, as by default, and a part of it is sold: nobody could sell the rest of four."""
+    there = scene("spot", QUICK_TO_GIVE_UP | {"compare": 0.3}, stop_loss_percent=2)
+    assert there.post("buy", amount_usdt=10)["status"] == "FILLED"
+    assert there.post("close", close_percent=60)["status"] == "FILLED"
+    eventually(lambda: "too little" in there.notices(), 5, there.daemon.log)
+    time.sleep(2.5)
+    assert there.notices().count("too little") == 1
+    assert "cannot be protected" not in there.notices()
+    assert len(there.daemon.signals()) == 2
+    there.move(52000)
+    there.wait_for(*there.protected("0.0001", stop_loss=39200))
+
+
 @pytest.mark.parametrize("kind", ["futures"])
 def test_a_position_that_the_exchange_does_not_know_yet_is_protected_a_moment_later(
     scene: MakeScene, kind: str
