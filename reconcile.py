@@ -156,22 +156,23 @@ class Reconciler:
 
     async def _missing(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
         """Base units that the books hold and the account does not."""
-        there = await self._there(account, broker)
-        pairs = ((p.instrument, p.quantity - there.get(p.instrument, ZERO)) for p in self._quiet(account))
+        there = await self._there(account, broker, dust=True)
+        pairs = ((p.instrument, p.quantity - there.get(p.instrument, ZERO)) for p in self._quiet(account, dust=True))
         return {instrument: quantity for instrument, quantity in pairs if quantity > 0}
 
-    def _quiet(self, account: Account) -> list[Position]:
-        """While an order of the symbol is under way, what is held is in doubt itself."""
+    def _quiet(self, account: Account, *, dust: bool = False) -> list[Position]:
+        """While an order of the symbol is under way, what is held is in doubt itself. Dust comes last."""
         books = self._engine.books
-        ours = [p for p in books.positions.values() if p.instrument.account == account and p.is_open]
+        ours = [p for p in books.positions.values() if p.instrument.account == account]
         busy = {order.instrument for order in books.orders.values() if order.status not in RESTING}
-        return [p for p in ours if p.instrument not in busy]
+        quiet = [p for p in ours if p.quantity > 0 and p.instrument not in busy]
+        return [p for p in quiet if p.is_open] + [p for p in quiet if dust and not p.is_open]
 
-    async def _there(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
+    async def _there(self, account: Account, broker: Broker, *, dust: bool = False) -> dict[Instrument, Decimal]:
         """What the account holds of each position, in the position's direction; nothing negative."""
         if account.market is Market.FUTURES:
             return self._by_side(account, await self._hands.ask(broker.positions))
-        positions = self._quiet(account)
+        positions = self._quiet(account, dust=dust)
         if not positions:
             return {}
         balances: Mapping[str, Balance] = await self._hands.ask(broker.balances)
@@ -233,6 +234,10 @@ class Reconciler:
         if position is None:
             return
         now = self._clock()
+        if not position.is_open:
+            # Nobody asks who swept it; but the next entry would be held for larger than it is.
+            await self._take_off(position, missing, now)
+            return
         last = self._searches.get(instrument)
         again = last if last and last.missing == missing else None
         if position.opened_at is None or (again and now < again.next_at):
@@ -257,15 +262,19 @@ class Reconciler:
             what = f"{plain(taken.executed_quantity)} {instrument} at {instrument.broker}"
             self._hands.tell_owner(f"closed at the exchange by somebody else, taken over into the books: {what}")
         if missing == wanted and again and _is_a_sliver(position, missing):
-            gone = TradedThere(position.symbol, "", closes, "", missing, ZERO, (), now)
-            await self._hands.run(self._engine.take_over, instrument, gone, missing, now)
-            self._hands.tell_owner(f"{plain(missing)} {instrument} left {instrument.broker} without a trade: taken off")
+            await self._take_off(position, missing, now)
         elif missing == wanted:
             pause = min(again.pause * 5, LONGEST_SEARCH_PAUSE) if again else FIRST_SEARCH_PAUSE
             self._searches[instrument] = _Search(missing, now - TRADES_LAG, now + pause, pause)
             return
         self._searches.pop(instrument, None)
         self._hands.changed(instrument)
+
+    async def _take_off(self, position: Position, missing: Decimal, now: datetime) -> None:
+        instrument, closes = position.instrument, Side.BUY if position.is_short else Side.SELL
+        gone = TradedThere(position.symbol, "", closes, "", missing, ZERO, (), now)
+        await self._hands.run(self._engine.take_over, instrument, gone, missing, now)
+        self._hands.tell_owner(f"{plain(missing)} {instrument} left {instrument.broker} without a trade: taken off")
 
     # --- orders that the books do not know as live ------------------------------------------------------------------
 

@@ -256,6 +256,21 @@ def test_a_sliver_that_went_without_a_trade_does_not_shut_the_way_out(scene: Mak
     assert len(there.rows(Status="REJECTED")) == int(at_once)
 
 
+def test_dust_that_was_swept_is_no_part_of_what_is_bought_later(scene: MakeScene) -> None:
+    """As long as the books counted it, the exchange refused to protect what was bought, and so it was closed."""
+    there = scene("spot", OFTEN)
+    there.enter()
+    assert there.post("sell", quantity="0.00994")["status"] == "FILLED"  # 2 USDT are left: too little to be sold
+    there.fake.set_balance("BTC", 0)
+    eventually(lambda: "without a trade" in there.notices(), 5, there.daemon.log)
+    there.enter(comment="again", **BOTH)
+    there.wait_for(*there.protected(**BOTH))
+    assert there.held() == Decimal("0.00999")
+    assert there.rows(Status="REJECTED") == []
+    let_it_compare(there)
+    assert (len(taken_over(there)), there.notices().count("taken off")) == (1, 1)
+
+
 def test_on_spot_the_owners_own_coins_are_neither_shown_nor_touched(scene: MakeScene) -> None:
     there = scene("spot", OFTEN)
     there.fake.set_balance("BTC", 2)
