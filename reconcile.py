@@ -195,16 +195,17 @@ class Reconciler:
         books, before = self._engine.books, self._engine.foreign
         # What we traded while the answer was on its way is not in it: of that, what was known before counts on.
         moved = {i for i, position in books.positions.items() if asked_by.position(i) != position}
+        # So much more may be a part of an order of ours that is not known yet; protection never makes it more.
+        busy = moved | {order.instrument for order in books.orders.values() if not order.is_protection}
         rows, foreign = [], {i: text for i, text in before.items() if i.account != account or i in moved}
         for position in self._quiet(account):
             held = there.get(position.instrument, ZERO)
             if position.instrument in moved:
                 continue
             if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
-                if held > position.quantity and not books.on(position.instrument):
+                if held > position.quantity and position.instrument not in busy:
                     foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
-        busy = moved | {order.instrument for order in books.orders.values()}
         rows += self._foreign(account, held_there, foreign, busy)
         self._engine.foreign = foreign
         return rows
