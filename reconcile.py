@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -195,24 +195,23 @@ class Reconciler:
         books, before = self._engine.books, self._engine.foreign
         # What we traded while the answer was on its way is not in it: of that, what was known before counts on.
         moved = {i for i, position in books.positions.items() if asked_by.position(i) != position}
-        # So much more may be a part of an order of ours that is not known yet; protection never makes it more.
-        busy = moved | {order.instrument for order in books.orders.values() if not order.is_protection}
         rows, foreign = [], {i: text for i, text in before.items() if i.account != account or i in moved}
         for position in self._quiet(account):
-            held = there.get(position.instrument, ZERO)
-            if position.instrument in moved:
+            instrument, held = position.instrument, there.get(position.instrument, ZERO)
+            if instrument in moved:
                 continue
             if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
-                if held > position.quantity and position.instrument not in busy:
-                    foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
+                more = held - position.quantity - _under_way(books.on(instrument), position.side)
+                if more > 0:
+                    foreign[instrument] = f"{plain(more)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
-        rows += self._foreign(account, held_there, foreign, busy)
+        rows += self._foreign(
+            account, [one for one in held_there if Instrument(*account, one.symbol) not in moved], foreign
+        )
         self._engine.foreign = foreign
         return rows
 
-    def _foreign(
-        self, account: Account, held: Sequence[HeldThere], foreign: dict[Instrument, str], busy: set[Instrument]
-    ) -> list[Row]:
+    def _foreign(self, account: Account, held: Sequence[HeldThere], foreign: dict[Instrument, str]) -> list[Row]:
         """Adds to `foreign` what entries have to keep away from."""
         before = self._engine.foreign
         books = self._engine.books
@@ -220,12 +219,14 @@ class Reconciler:
         for one in held:
             instrument = Instrument(*account, one.symbol)
             position = books.position(instrument)
-            ours = position is not None and position.is_open and position.side == one.side
-            if not ours and instrument in busy and instrument in before:
-                foreign[instrument] = before[instrument]
-            if not ours and instrument not in busy:
-                foreign[instrument] = f"{plain(one.quantity)} {one.side}"
+            if position is not None and position.is_open and position.side == one.side:
+                continue
+            more = one.quantity - _under_way(books.on(instrument), one.side)
+            if more > 0:
+                foreign[instrument] = f"{plain(more)} {one.side}"
                 rows.append(_row(account, one.symbol, one.side, ZERO, one.quantity))
+            elif instrument in before:
+                foreign[instrument] = before[instrument]
         return rows
 
     # --- by hand --------------------------------------------------------------------------------------------------
@@ -333,6 +334,12 @@ def _not_booked(trade: TradedThere, on_record: Sequence[Order], since: datetime)
         quote=trade.quote - sum((order.executed_quote for order in before), ZERO),
         fees=tuple(Fee(fee.asset, fee.amount - paid[fee.asset]) for fee in trade.fees),
     )
+
+
+def _under_way(orders: Iterable[Order], side: str) -> Decimal:
+    """What our entries on that side may have bought already, without our knowing it yet."""
+    entries = (order for order in orders if order.is_entry and order.position_side == side)
+    return sum(((order.quantity or ZERO) - order.executed_quantity for order in entries), ZERO)
 
 
 def _shared_out(positions: Sequence[Position], balances: Mapping[str, Balance]) -> dict[Instrument, Decimal]:

@@ -252,6 +252,17 @@ def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene:
     assert there.held_there() == dec("0.02")
 
 
+def test_a_resting_order_of_ours_does_not_hide_what_the_owner_holds(scene: MakeScene) -> None:
+    there = scene("futures", {"compare": 0.3})
+    assert there.post("buy", quantity="0.01", type="limit", price="39000")["status"] == "NEW"
+    there.owner.futures_create_order(symbol=SYMBOL, side="SELL", type="MARKET", quantity="0.005")
+    eventually(lambda: bool(drift(there)), 5, lambda: "no drift")
+    assert there.post("buy", quantity="0.004")["check"] == "foreign_position"
+    there.close_by_hand("0.005", side="BUY")
+    eventually(lambda: not drift(there), 5, lambda: "drift stays")
+    assert there.enter(comment="again")["status"] == "FILLED"
+
+
 def test_in_hedge_mode_no_entry_joins_what_the_owner_holds_on_the_other_side_of_a_protected_position(
     scene: MakeScene,
 ) -> None:
