@@ -122,6 +122,7 @@ class BinanceFutures(BinanceLink):
         self._hedge_mode: bool | None = None  # None: not read yet
         self._rows: Mapping[str, Mapping[str, Any]] = {}
         self._rows_until = 0.0
+        self._rows_told: set[str] = set()
         self._rows_lock = threading.Lock()
 
     # --- connection -----------------------------------------------------------------------------------------------
@@ -377,7 +378,7 @@ class BinanceFutures(BinanceLink):
     # --- market ---------------------------------------------------------------------------------------------------
 
     def symbol_rules(self, symbol: str) -> SymbolRules:
-        rows = self._contracts()
+        rows = self._contracts(symbol)
         if symbol not in rows:
             raise UnknownSymbol(f"{self.name} has no futures contract {symbol}")
         try:
@@ -385,16 +386,20 @@ class BinanceFutures(BinanceLink):
         except UNUSABLE as exc:
             raise BrokerError(f"{self.name} sent no usable rules for {symbol}: {exc!r}") from exc
 
-    def _contracts(self) -> Mapping[str, Mapping[str, Any]]:
-        """Binance sends all of them whatever is asked for, so one answer serves every symbol for a while."""
+    def _contracts(self, symbol: str) -> Mapping[str, Mapping[str, Any]]:
+        """Binance sends all of them whatever is asked for, so one answer serves every symbol for a while.
+
+        Each once: who asks again of the same doubts what he was told.
+        """
         with self._rows_lock:
-            if time.monotonic() >= self._rows_until:
+            if time.monotonic() >= self._rows_until or symbol in self._rows_told & self._rows.keys():
                 info = self._question(self._client.futures_exchange_info)
                 try:
                     self._rows = {row["symbol"]: row for row in listed(info["symbols"])}
                 except UNUSABLE as exc:
                     raise BrokerError(f"{self.name} sent no usable list of contracts: {exc!r}") from exc
-                self._rows_until = time.monotonic() + RULES_ARE_GOOD_FOR_SECONDS
+                self._rows_until, self._rows_told = time.monotonic() + RULES_ARE_GOOD_FOR_SECONDS, set()
+            self._rows_told.add(symbol)
             return self._rows
 
     def current_price(self, symbol: str) -> Decimal:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from broker import Broker, Done, Outcome, Refused, Unknown
 from csv_logger import CsvFile
-from models import Account, DecisionRecord, Execution, Order, OrderStatus
+from models import Account, DecisionRecord, Execution, Order, OrderStatus, SymbolRules
 from risk import Alert, Request, RiskEngine
 from sizing import View
 
@@ -131,6 +132,12 @@ class Desk:
         released = self._engine.release(order, view, self._clock())
         self._trades_csv.follow()
         return released
+
+    def try_again(self, order: Order, rules: SymbolRules, there: Decimal | None) -> Order | None:
+        """Raises JournalError."""
+        again = self._engine.try_again(order, rules, there, self._clock())
+        self._trades_csv.follow()
+        return again
 
     def write_signals(self) -> None:
         self._signals_csv.follow()

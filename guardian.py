@@ -32,6 +32,7 @@ class Hands(Protocol):
     def follow(self, order: Order) -> None: ...
     async def close(self, instrument: Instrument, why: str) -> None: ...
     def holds(self, instrument: Instrument) -> bool: ...
+    def tell_owner(self, text: str) -> None: ...
 
     async def is_gone(self, instrument: Instrument) -> bool:
         """Whether somebody has closed it at the exchange: asked there, and known to the books from then on."""
@@ -60,6 +61,7 @@ class Guardian:
         self._spawn = spawn
         self._waits = waits
         self._looking: dict[Instrument, bool] = {}  # True: something changed meanwhile, look again
+        self._too_little: set[Instrument] = set()  # of which the owner was told that it cannot be protected
 
     def look_soon(self, instrument: Instrument) -> None:
         if instrument in self._looking:
@@ -112,10 +114,19 @@ class Guardian:
                 for order in guard.cancel:
                     await self._hands.cancel(order)
             elif not guard.waits:
+                self._say_once(instrument, too_little=guard.too_little)
                 return
             if guard.waits or guard.cancel:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, self._waits.longest)
+
+    def _say_once(self, instrument: Instrument, *, too_little: bool) -> None:
+        if not too_little:
+            self._too_little.discard(instrument)
+        elif instrument not in self._too_little:
+            self._too_little.add(instrument)
+            left = "what is left is too little for the exchange: it can be neither protected nor sold"
+            self._hands.tell_owner(f"{instrument} at {instrument.broker}: {left}")
 
     async def _is_worth_a_try(self, instrument: Instrument, in_doubt: bool) -> bool:
         """Before it is closed: one that was given up may have arrived after all, and keep the next one out."""
@@ -136,7 +147,10 @@ class Guardian:
         return [await self._hands.settle(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
     async def _resolve(self, orders: Sequence[Order]) -> list[Order]:
-        settled = [await self._hands.resolve(o) if o.status is OrderStatus.UNKNOWN else o for o in orders]
+        # At once, and not one after the other: that one is not there takes as long to prove as that none of them is.
+        in_doubt = {o.client_order_id: self._hands.resolve(o) for o in orders if o.status is OrderStatus.UNKNOWN}
+        resolved = dict(zip(in_doubt, await asyncio.gather(*in_doubt.values()), strict=True))
+        settled = [resolved.get(order.client_order_id, order) for order in orders]
         for order in settled:
             if order.status in RESTING:
                 self._hands.follow(order)

@@ -20,8 +20,10 @@ from models import (
     OrderStatus,
     OrderType,
     Side,
+    SymbolRules,
     TradedThere,
     plain,
+    round_down,
 )
 from portfolio import Position
 from sizing import Size, View
@@ -104,7 +106,27 @@ def latest(books: Books, order: Order) -> Order:
 
 
 def still_wanted(order: Order, books: Books, now: datetime) -> bool:
-    if order.is_entry or order.status is not OrderStatus.NOT_PLACED or order.never_left or order.is_protection:
+    return order.status is OrderStatus.NOT_PLACED and not order.never_left and _is_worth_a_try(order, books, now)
+
+
+def another_try(order: Order, books: Books, rules: SymbolRules, there: Decimal | None, now: datetime) -> Order | None:
+    """Of a way out that was refused: of as much as the account has, by the rules of now; None where that is the same.
+
+    The exchange may have changed its rules since they were read, and the account may hold a little less than the books,
+    by a fee or by its owner's hand. `there`: base units that it can close now, where that is known.
+    """
+    if order.status is not OrderStatus.REJECTED or order.quantity is None or not _is_worth_a_try(order, books, now):
+        return None
+    quantity = order.quantity if there is None else min(order.quantity, there)
+    is_less = quantity < order.quantity
+    if round_down(quantity, sizing.quantity_step(rules, order.type)) <= 0 or (rules == order.rules and not is_less):
+        return None
+    again = replace(next_attempt(order, now), rules=rules)
+    return replace(again, quantity=quantity) if is_less else again
+
+
+def _is_worth_a_try(order: Order, books: Books, now: datetime) -> bool:
+    if order.is_entry or order.is_protection:
         return False
     if order.attempt >= MAX_EXIT_ATTEMPTS or now - order.received_at > EXIT_IS_WANTED_FOR:
         return False
@@ -204,6 +226,7 @@ def released_entry(order: Order, books: Books, limits: Limits, halted: str, now:
 
 def released_exit(order: Order, books: Books, view: View, now: datetime) -> Order:
     rules = view.rules or order.rules
+    order = replace(order, rules=rules)
     if order.closes_whatever and (held := books.held(order.instrument)):
         order = replace(order, side=Side.SELL if held > 0 else Side.BUY)
     closable = books.closable(order.instrument, order.side)

@@ -28,6 +28,7 @@ HeldAt = Callable[[Account], Iterable[str]]  # the symbols of an account's posit
 BALANCE_MAX_AGE = timedelta(seconds=5)
 PRICE_MAX_AGE = timedelta(seconds=5)
 RULES_MAX_AGE = timedelta(hours=1)
+CLOSED_MAX_AGE = timedelta(seconds=2)  # that a symbol is not open for trading
 # Of the 6,000 weight a minute, the account (20) every 3 s is 400, all watched prices together (4) every 3 s are 80, and
 # a light question every 20 s is 3: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
 BALANCE_PAUSE_SECONDS = 3.0
@@ -64,6 +65,7 @@ class _Known:
     account_looked: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     not_traded: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)  # symbols whose rules may be others now
     prepared: dict[str, Decimal] = field(default_factory=dict)  # symbol -> leverage
     connected: bool = False
     problem: str = ""
@@ -111,6 +113,11 @@ class MarketData:
         """An order changed the account: look again now."""
         if account in self._known:
             self._known[account].refresh.set()
+
+    def doubt_rules(self, instrument: Instrument) -> None:
+        """An order was refused: the exchange may have other rules by now. They are asked for when they are needed."""
+        if instrument.account in self._known:
+            self._known[instrument.account].doubted.add(instrument.symbol)
 
     def price(self, instrument: Instrument) -> Decimal | None:
         """The last price seen, however old; for display and for what a fee was worth, never for a decision."""
@@ -201,7 +208,7 @@ class MarketData:
         self, known: _Known, symbol: str, wants_price: bool, now: datetime
     ) -> list[tuple[object, Callable[[], Awaitable[None]]]]:
         missing: list[tuple[object, Callable[[], Awaitable[None]]]] = []
-        if symbol not in known.rules:
+        if _rules_are_in_doubt(known, symbol, now):
             missing.append((("rules", symbol), partial(self._ask_rules, known, symbol)))
         if _is_stale(known.balances, now, BALANCE_MAX_AGE):
             missing.append(("balances", partial(self._ask_balances, known)))
@@ -222,6 +229,7 @@ class MarketData:
     async def _ask_rules(self, known: _Known, symbol: str) -> None:
         asked_at = self._clock()
         known.rules[symbol] = Dated(await self._run(known.broker.symbol_rules, symbol), asked_at)
+        known.doubted.discard(symbol)
 
     async def _ask_balances(self, known: _Known) -> None:
         asked_at = self._clock()
@@ -294,7 +302,8 @@ class MarketData:
 
     async def _renew_rules(self, known: _Known) -> None:
         now = self._clock()
-        for symbol in [s for s, rules in known.rules.items() if _is_stale(rules, now, RULES_MAX_AGE)]:
+        old = [s for s, rules in known.rules.items() if s in known.doubted or _is_stale(rules, now, RULES_MAX_AGE)]
+        for symbol in old:
             try:
                 await self._ask_rules(known, symbol)
             except UnknownSymbol as exc:
@@ -368,6 +377,14 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         pass
+
+
+def _rules_are_in_doubt(known: _Known, symbol: str, now: datetime) -> bool:
+    """Where trading was closed it may be open again, and a way out cannot wait an hour to learn it."""
+    rules = known.rules.get(symbol)
+    if rules is None or symbol in known.doubted:
+        return True
+    return not rules.value.trading and _is_stale(rules, now, CLOSED_MAX_AGE)
 
 
 def _is_stale(dated: Dated[Any] | None, now: datetime, max_age: timedelta) -> bool:

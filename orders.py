@@ -11,19 +11,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
 
-from broker import Broker, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
+from broker import Balance, Broker, BrokerError, Found, LookUp, NoAnswer, NotFound, Outcome, Refused, Unknown
 from desk import Case, Claim, Desk, execution_of
 from intents import EXIT_IS_WANTED_FOR
 from journal import JournalError
 from market_data import MarketData
-from models import RESTING, Account, DecisionRecord, Execution, Order, OrderStatus, OrderType
+from models import RESTING, ZERO, Account, DecisionRecord, Execution, Market, Order, OrderStatus, OrderType
 from risk import RiskEngine
 from sizing import View
 from workers import Workers, is_done
 
 log = logging.getLogger("gatehouse.orders")
 
+T = TypeVar("T")
 Clock = Callable[[], datetime]
 
 
@@ -152,9 +155,11 @@ class Orders:
         if order.status is OrderStatus.UNKNOWN:
             order = await self.resolve(order)
         self._market.refresh_soon(order.account)
-        again = self._engine.next_attempt(order) if order.status is OrderStatus.NOT_PLACED else None
+        again = await self._next_attempt(order)
         if again is not None:
             await self.see_through(again, ticket)
+            if order.status is OrderStatus.REJECTED:
+                self._on_change(order)
             return
         if ticket:
             self.latencies_ms.append((self._clock() - order.received_at).total_seconds() * 1000)
@@ -162,6 +167,33 @@ class Orders:
         if order.status in RESTING:
             self._workers.spawn(self.follow(order))
         self._on_change(order)
+
+    async def _next_attempt(self, order: Order) -> Order | None:
+        """Of an exit: on the record already where it never arrived; where it was refused, if anything is new by now."""
+        if order.status is OrderStatus.NOT_PLACED:
+            return self._engine.next_attempt(order)
+        if order.status is not OrderStatus.REJECTED:
+            return None
+        self._market.doubt_rules(order.instrument)
+        if order.is_entry:
+            return None
+        view = await self._market.view(order.instrument, None, wants_price=False, patience_seconds=self._patience.view)
+        rules, there = view.rules or order.rules, await self._there(order)
+        return await self._written(lambda: self._desk.try_again(order, rules, there))
+
+    async def _there(self, order: Order) -> Decimal | None:
+        """Base units that the account itself has for an exit; None where it does not tell."""
+        broker = self._brokers[order.account]
+        try:
+            if order.market is Market.FUTURES:
+                held = await self._workers.ask(broker.positions)
+                same = (one for one in held if (one.symbol, one.side) == (order.symbol, order.position_side))
+                return sum((one.quantity for one in same), ZERO)
+            balances = await self._workers.ask(broker.balances)
+            return balances.get(order.rules.base_asset, Balance()).free
+        except BrokerError as exc:
+            log.warning("%s was refused, and what the account holds is not told: %s", order.client_order_id, exc)
+            return None
 
     async def _wait_for_turn(self, order: Order) -> Order:
         """It goes when nothing of its symbol is in doubt any more; only then what rests, and protects, is cancelled."""
@@ -338,19 +370,22 @@ class Orders:
 
     async def settle(self, order: Order, execution: Execution, never_left: bool = False) -> Order:
         try:
-            return await self._written(lambda: self._desk.settle(order, execution, never_left))
+            settled = await self._written(lambda: self._desk.settle(order, execution, never_left))
+            if settled.status is OrderStatus.REJECTED:
+                self._market.doubt_rules(settled.instrument)
+            return settled
         except ValueError as exc:
             # The exchange's records lag behind what it told before; the next look-up will know better.
             log.warning("ignored: %s", exc)
             return self._engine.books.orders.get(order.client_order_id, order)
 
-    async def _written(self, write: Callable[[], Order]) -> Order:
+    async def _written(self, write: Callable[[], T]) -> T:
         """An outcome is written until it is written: it happened, whatever the disk says."""
         while True:
             try:
-                order = await self._workers.on_thread(write)
+                written = await self._workers.on_thread(write)
                 self._engine.journal_problem = ""
-                return order
+                return written
             except JournalError as exc:
                 self._engine.journal_problem = str(exc)
                 log.error("an outcome is not on the record yet: %s", exc)

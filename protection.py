@@ -186,17 +186,26 @@ def _order(
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Either wait for what is under way, or cancel these, or place these; nothing of it: all is as it should be."""
+    """Either wait for what is under way, or cancel these, or place these; nothing of it: all is as it should be.
+
+    `too_little`: or as it can be, as nobody could sell what is left.
+    """
 
     waits: bool = False
     cancel: tuple[Order, ...] = ()
     place: tuple[Order, ...] = ()
+    too_little: bool = False
 
 
 def next_step(
-    books: Books, instrument: Instrument, rules: SymbolRules | None, now: datetime, new_id: Callable[[], str]
+    books: Books,
+    instrument: Instrument,
+    rules: SymbolRules | None,
+    now: datetime,
+    new_id: Callable[[], str],
+    price: Decimal | None = None,
 ) -> Guard:
-    """What a position needs next so that what waits at the exchange is what it asked for."""
+    """What a position needs next so that what waits at the exchange is what it asked for, at the last `price`."""
     live, position = books.protecting(instrument), books.position(instrument)
     if not live and (position is None or position.protection is None):
         return Guard()
@@ -211,7 +220,17 @@ def next_step(
             wanted = []
     if len(live) == len(wanted) and all(any(_same(one, other) for other in live) for one in wanted):
         return Guard()
+    if wanted and position is not None and _is_too_little(position, wanted[0], rules or position.rules, price):
+        return Guard(too_little=True)
     return Guard(cancel=live) if live else Guard(place=tuple(wanted))
+
+
+def _is_too_little(position: Position, wanted: Order, rules: SymbolRules, price: Decimal | None) -> bool:
+    """Below the smallest notional the exchange takes neither its protection nor the order that would close it."""
+    price = price or position.last_price
+    if position.market is Market.FUTURES or wanted.quantity is None or price is None:
+        return False
+    return wanted.quantity * price < sizing.smallest_notional(rules, OrderType.MARKET, position.market, is_exit=False)
 
 
 def _too_small(orders: list[Order], position: Position) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -156,22 +156,23 @@ class Reconciler:
 
     async def _missing(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
         """Base units that the books hold and the account does not."""
-        there = await self._there(account, broker)
-        pairs = ((p.instrument, p.quantity - there.get(p.instrument, ZERO)) for p in self._quiet(account))
+        there = await self._there(account, broker, dust=True)
+        pairs = ((p.instrument, p.quantity - there.get(p.instrument, ZERO)) for p in self._quiet(account, dust=True))
         return {instrument: quantity for instrument, quantity in pairs if quantity > 0}
 
-    def _quiet(self, account: Account) -> list[Position]:
-        """While an order of the symbol is under way, what is held is in doubt itself."""
+    def _quiet(self, account: Account, *, dust: bool = False) -> list[Position]:
+        """While an order of the symbol is under way, what is held is in doubt itself. Dust comes last."""
         books = self._engine.books
-        ours = [p for p in books.positions.values() if p.instrument.account == account and p.is_open]
+        ours = [p for p in books.positions.values() if p.instrument.account == account]
         busy = {order.instrument for order in books.orders.values() if order.status not in RESTING}
-        return [p for p in ours if p.instrument not in busy]
+        quiet = [p for p in ours if p.quantity > 0 and p.instrument not in busy]
+        return [p for p in quiet if p.is_open] + [p for p in quiet if dust and not p.is_open]
 
-    async def _there(self, account: Account, broker: Broker) -> dict[Instrument, Decimal]:
+    async def _there(self, account: Account, broker: Broker, *, dust: bool = False) -> dict[Instrument, Decimal]:
         """What the account holds of each position, in the position's direction; nothing negative."""
         if account.market is Market.FUTURES:
             return self._by_side(account, await self._hands.ask(broker.positions))
-        positions = self._quiet(account)
+        positions = self._quiet(account, dust=dust)
         if not positions:
             return {}
         balances: Mapping[str, Balance] = await self._hands.ask(broker.balances)
@@ -184,20 +185,29 @@ class Reconciler:
     async def _rows(self, account: Account, broker: Broker) -> list[Row]:
         """Everything that still differs: on spot only what is missing, as the rest of the account is the owner's."""
         held_there: Sequence[HeldThere] = ()
+        asked_by = self._engine.books
         if account.market is Market.FUTURES:
             # One look for both: what of ours differs, and what is not ours.
             held_there = await self._hands.ask(broker.positions)
             there = self._by_side(account, held_there)
         else:
             there = await self._there(account, broker)
-        rows, foreign = [], {i: text for i, text in self._engine.foreign.items() if i.account != account}
+        books, before = self._engine.books, self._engine.foreign
+        # What we traded while the answer was on its way is not in it: of that, what was known before counts on.
+        moved = {i for i, position in books.positions.items() if asked_by.position(i) != position}
+        rows, foreign = [], {i: text for i, text in before.items() if i.account != account or i in moved}
         for position in self._quiet(account):
-            held = there.get(position.instrument, ZERO)
+            instrument, held = position.instrument, there.get(position.instrument, ZERO)
+            if instrument in moved:
+                continue
             if held < position.quantity or (account.market is Market.FUTURES and held != position.quantity):
-                if held > position.quantity and not self._engine.books.on(position.instrument):
-                    foreign[position.instrument] = f"{plain(held - position.quantity)} {position.side}"
+                more = held - position.quantity - _under_way(books.on(instrument), position.side)
+                if more > 0:
+                    foreign[instrument] = f"{plain(more)} {position.side}"
                 rows.append(_row(account, position.symbol, position.side, position.quantity, held))
-        rows += self._foreign(account, held_there, foreign)
+        rows += self._foreign(
+            account, [one for one in held_there if Instrument(*account, one.symbol) not in moved], foreign
+        )
         self._engine.foreign = foreign
         return rows
 
@@ -205,17 +215,18 @@ class Reconciler:
         """Adds to `foreign` what entries have to keep away from."""
         before = self._engine.foreign
         books = self._engine.books
-        busy = {order.instrument for order in books.orders.values()}
         rows = []
         for one in held:
             instrument = Instrument(*account, one.symbol)
             position = books.position(instrument)
-            ours = position is not None and position.is_open and position.side == one.side
-            if not ours and instrument in busy and instrument in before:
-                foreign[instrument] = before[instrument]
-            if not ours and instrument not in busy:
-                foreign[instrument] = f"{plain(one.quantity)} {one.side}"
+            if position is not None and position.is_open and position.side == one.side:
+                continue
+            more = one.quantity - _under_way(books.on(instrument), one.side)
+            if more > 0:
+                foreign[instrument] = f"{plain(more)} {one.side}"
                 rows.append(_row(account, one.symbol, one.side, ZERO, one.quantity))
+            elif instrument in before:
+                foreign[instrument] = before[instrument]
         return rows
 
     # --- by hand --------------------------------------------------------------------------------------------------
@@ -225,6 +236,10 @@ class Reconciler:
         if position is None:
             return
         now = self._clock()
+        if not position.is_open:
+            # Nobody asks who swept it; but the next entry would be held for larger than it is.
+            await self._take_off(position, missing, now)
+            return
         last = self._searches.get(instrument)
         again = last if last and last.missing == missing else None
         if position.opened_at is None or (again and now < again.next_at):
@@ -249,15 +264,19 @@ class Reconciler:
             what = f"{plain(taken.executed_quantity)} {instrument} at {instrument.broker}"
             self._hands.tell_owner(f"closed at the exchange by somebody else, taken over into the books: {what}")
         if missing == wanted and again and _is_a_sliver(position, missing):
-            gone = TradedThere(position.symbol, "", closes, "", missing, ZERO, (), now)
-            await self._hands.run(self._engine.take_over, instrument, gone, missing, now)
-            self._hands.tell_owner(f"{plain(missing)} {instrument} left {instrument.broker} without a trade: taken off")
+            await self._take_off(position, missing, now)
         elif missing == wanted:
             pause = min(again.pause * 5, LONGEST_SEARCH_PAUSE) if again else FIRST_SEARCH_PAUSE
             self._searches[instrument] = _Search(missing, now - TRADES_LAG, now + pause, pause)
             return
         self._searches.pop(instrument, None)
         self._hands.changed(instrument)
+
+    async def _take_off(self, position: Position, missing: Decimal, now: datetime) -> None:
+        instrument, closes = position.instrument, Side.BUY if position.is_short else Side.SELL
+        gone = TradedThere(position.symbol, "", closes, "", missing, ZERO, (), now)
+        await self._hands.run(self._engine.take_over, instrument, gone, missing, now)
+        self._hands.tell_owner(f"{plain(missing)} {instrument} left {instrument.broker} without a trade: taken off")
 
     # --- orders that the books do not know as live ------------------------------------------------------------------
 
@@ -315,6 +334,12 @@ def _not_booked(trade: TradedThere, on_record: Sequence[Order], since: datetime)
         quote=trade.quote - sum((order.executed_quote for order in before), ZERO),
         fees=tuple(Fee(fee.asset, fee.amount - paid[fee.asset]) for fee in trade.fees),
     )
+
+
+def _under_way(orders: Iterable[Order], side: str) -> Decimal:
+    """What our entries on that side may have bought already, without our knowing it yet."""
+    entries = (order for order in orders if order.is_entry and order.position_side == side)
+    return sum(((order.quantity or ZERO) - order.executed_quantity for order in entries), ZERO)
 
 
 def _shared_out(positions: Sequence[Position], balances: Mapping[str, Balance]) -> dict[Instrument, Decimal]:

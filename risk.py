@@ -210,6 +210,15 @@ class RiskEngine:
         same = (o for o in orders if (o.signal_id, o.leg) == (order.signal_id, order.leg))
         return next((o for o in same if o.attempt > order.attempt), None)
 
+    def try_again(self, order: Order, rules: SymbolRules, there: Decimal | None, now: datetime) -> Order | None:
+        """The intent that takes the place of a refused exit, if there is any use in one."""
+
+        def step(books: Books) -> tuple[Sequence[Event], Order | None]:
+            again = intents.another_try(intents.latest(books, order), books, rules, there, now)
+            return ([OrderChanged(again, now)] if again else []), again
+
+        return self._ledger.run(step)
+
     def blockers(self, order: Order) -> tuple[Order, ...]:
         """What an order waits for: those of its symbol without an outcome; a full exit also for what rests."""
         others = self.books.on(order.instrument)
@@ -235,11 +244,13 @@ class RiskEngine:
 
         return self._ledger.run(step)
 
-    def guard(self, instrument: Instrument, rules: SymbolRules | None, now: datetime) -> Guard:
+    def guard(
+        self, instrument: Instrument, rules: SymbolRules | None, now: datetime, price: Decimal | None = None
+    ) -> Guard:
         """What the protection of a position needs next; orders to place are on the record as sent."""
 
         def step(books: Books) -> tuple[Sequence[Event], Guard]:
-            found = protection.next_step(books, instrument, rules, now, lambda: new_id("gh", now))
+            found = protection.next_step(books, instrument, rules, now, lambda: new_id("gh", now), price)
             return [OrderChanged(order, now) for order in found.place], found
 
         return self._ledger.run(step)

@@ -485,9 +485,8 @@ class _Hands:
             return Guard()  # its keys were taken away
         if trader._lost_protection[instrument.account]:
             return Guard(waits=True)  # until it is known whether there is still something to protect
-        return await trader._workers.on_thread(
-            trader.engine.guard, instrument, trader.market.rules(instrument), trader._clock()
-        )
+        rules, price = trader.market.rules(instrument), trader.market.fresh_price(instrument)
+        return await trader._workers.on_thread(trader.engine.guard, instrument, rules, trader._clock(), price)
 
     async def hand_over(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         trader = self._trader

@@ -21,7 +21,8 @@ LONGEST_FIRST = (
     "test_kills.py", "test_reconcile.py", "test_protection_under_faults.py", "test_orders_under_faults.py",
     "test_limits.py", "test_bingx.py", "test_matrix.py", "test_start_and_stop.py",
     "test_protection.py", "test_messages.py", "test_flattrade.py", "test_http.py", "test_one_account.py",
-    "test_disk_faults.py", "test_signals.py", "test_futures_machine.py", "test_secrets.py", "test_hostile_input.py",
+    "test_disk_faults.py", "test_signals.py", "test_futures_machine.py", "test_spot_machine.py",
+    "test_secrets.py", "test_hostile_input.py",
     "test_ways_out.py", "test_accountant.py", "test_life_of_an_order.py", "test_binance_futures.py",
     "test_csv_logger.py", "test_bingx_client.py", "test_market_data.py", "test_exports.py", "test_notifier.py",
 )  # fmt: skip

@@ -806,6 +806,23 @@ def test_trades_of_days_are_read_day_by_day(exchange: FakeBinance, client: Binan
     assert len(exchange.calls("GET /api/v3/myTrades")) <= 4
 
 
+def test_where_the_newest_trades_do_not_reach_back_far_enough_they_are_read_day_by_day(
+    exchange: FakeBinance, client: BinanceClient
+) -> None:
+    now, hours = exchange.now_ms(), (73, 71, *([25] * 1_200), 24, 0)
+    exchange._engine.trades += [past_trade(n, now - ago * 3_600_000) for n, ago in enumerate(hours)]
+    (order,) = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(hours=72))
+    assert order.quantity == D("1.203")
+
+
+def test_what_was_traded_in_half_a_year_is_one_question(exchange: FakeBinance, client: BinanceClient) -> None:
+    now = exchange.now_ms()
+    exchange._engine.trades += [past_trade(n, now - days * 86_400_000) for n, days in enumerate((171, 169, 90, 0))]
+    (order,) = client.trades_since("BTCUSDT", datetime.now(UTC) - timedelta(days=170))
+    assert order.quantity == D("0.003")
+    assert len(exchange.calls("GET /api/v3/myTrades")) == 1
+
+
 @pytest.mark.parametrize("in_a_millisecond", [1, 3, 700, 2_500])
 def test_more_trades_than_fit_into_an_answer_are_read_page_by_page(
     exchange: FakeBinance, client: BinanceClient, in_a_millisecond: int

@@ -237,9 +237,11 @@ def test_what_the_owner_held_before_the_start_is_respected_by_the_first_alert(sc
     assert there.held_there() == dec("0.1")
 
 
-def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene: MakeScene) -> None:
+@pytest.mark.parametrize("protected", [False, True])
+def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene: MakeScene, protected: bool) -> None:
     there = scene("futures", {"compare": 0.3})
-    there.enter()
+    asked: dict[str, Any] = {"stop_loss_percent": 2} if protected else {}
+    there.enter(**asked)
     owner_buys(there, "0.02")
     eventually(lambda: bool(drift(there)), 5, lambda: "no drift")
     assert there.post("buy", quantity="0.01", comment="more")["check"] == "foreign_position"
@@ -248,6 +250,43 @@ def test_what_the_owner_added_to_our_position_bars_entries_and_no_way_out(scene:
     eventually(lambda: there.post("buy", quantity="0.01", comment=str(time.monotonic_ns()))["check"] is not None,
                3, lambda: "entered")  # fmt: skip
     assert there.held_there() == dec("0.02")
+
+
+def test_a_resting_order_of_ours_does_not_hide_what_the_owner_holds(scene: MakeScene) -> None:
+    there = scene("futures", {"compare": 0.3})
+    assert there.post("buy", quantity="0.01", type="limit", price="39000")["status"] == "NEW"
+    there.owner.futures_create_order(symbol=SYMBOL, side="SELL", type="MARKET", quantity="0.005")
+    eventually(lambda: bool(drift(there)), 5, lambda: "no drift")
+    assert there.post("buy", quantity="0.004")["check"] == "foreign_position"
+    there.close_by_hand("0.005", side="BUY")
+    eventually(lambda: not drift(there), 5, lambda: "drift stays")
+    assert there.enter(comment="again")["status"] == "FILLED"
+
+
+def test_in_hedge_mode_no_entry_joins_what_the_owner_holds_on_the_other_side_of_a_protected_position(
+    scene: MakeScene,
+) -> None:
+    there = scene("hedge", {"compare": 0.3})
+    there.enter(stop_loss_percent=2)
+    there.wait_for(*there.protected(stop_loss=39200))
+    there.owner.futures_create_order(symbol=SYMBOL, side="SELL", positionSide="SHORT", type="MARKET", quantity="0.02")
+    eventually(lambda: bool(drift(there)), 5, lambda: "no drift")
+    reply = there.post("sell", reverse=True, quantity="0.01", stop_loss_percent=2)
+    assert (reply["status"], "no entry after it (foreign_position)" in reply["reason"]) == ("FILLED", True)
+    there.wait_for()
+    assert there.fake.futures.amount(SYMBOL, "SHORT") == dec("-0.02")
+
+
+def test_a_position_that_was_closed_while_the_account_was_looked_at_is_not_somebody_elses(scene: MakeScene) -> None:
+    there = scene("futures", {"compare": 1.0})
+    there.enter()
+    # The second of a comparison's two looks: what it tells is a moment old when it arrives.
+    there.fake.inject(Fault("delay", "GET /fapi/v3/positionRisk", times=2, seconds=0.5, executed=True))
+    eventually(lambda: there.fake.faults_left == 0, 5, lambda: "it was not looked at")
+    assert there.post("close")["status"] == "FILLED"
+    time.sleep(0.6)
+    there.enter()
+    assert drift(there) == []
 
 
 # --- leverage and margin ----------------------------------------------------------------------------------------------
@@ -426,6 +465,9 @@ class EndsAtOnce:
 
     def holds(self, instrument: Instrument) -> bool:
         return not self.closed and (self._is_there or not self._was_asked)
+
+    def tell_owner(self, text: str) -> None:
+        raise AssertionError("there is nothing to say")
 
     async def is_gone(self, instrument: Instrument) -> bool:
         self._was_asked = True

@@ -87,6 +87,22 @@ def test_when_only_the_second_of_two_is_refused_the_first_goes_with_the_position
     assert len(sales(there)) == 1
 
 
+def test_what_is_left_and_too_little_to_be_sold_is_said_once_and_protected_when_it_is_worth_more(
+    scene: MakeScene,
+) -> None:
+    """Ten USDT are bought, as by default, and a part of it is sold: nobody could sell the rest of four."""
+    there = scene("spot", QUICK_TO_GIVE_UP | {"compare": 0.3}, stop_loss_percent=2)
+    assert there.post("buy", amount_usdt=10)["status"] == "FILLED"
+    assert there.post("close", close_percent=60)["status"] == "FILLED"
+    eventually(lambda: "too little" in there.notices(), 5, there.daemon.log)
+    time.sleep(2.5)
+    assert there.notices().count("too little") == 1
+    assert "cannot be protected" not in there.notices()
+    assert len(there.daemon.signals()) == 2
+    there.move(52000)
+    there.wait_for(*there.protected("0.0001", stop_loss=39200))
+
+
 @pytest.mark.parametrize("kind", ["futures"])
 def test_a_position_that_the_exchange_does_not_know_yet_is_protected_a_moment_later(
     scene: MakeScene, kind: str
@@ -148,6 +164,17 @@ def test_protection_whose_reply_is_lost_is_found_or_placed_again_and_never_doubl
     pieces = 1 if kind == "spot" else 2
     assert sent == pieces if executed else pieces < sent <= 2 * pieces
     assert there.notices() == ""
+
+
+def test_that_several_orders_never_arrived_takes_no_longer_to_prove_than_of_one(scene: MakeScene) -> None:
+    """Until it is proven, the position has no protection, and a way out waits."""
+    there = scene("futures", test_absence_seconds=1.5)
+    there.fake.fail_next("status", ALGO, status=502, html=True, times=3)
+    there.enter(**BOTH, trailing_percent=3)
+    there.wait_for(*there.protected(**BOTH, trailing_stop=3))
+    sent = [call.arrived_ns / 1e9 for call in there.fake.calls(ALGO)]
+    assert len(sent) == 6
+    assert 1.5 < sent[3] - sent[2] < 4.0
 
 
 @pytest.mark.parametrize("kind", ["spot", "hedge"])

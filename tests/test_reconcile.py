@@ -241,16 +241,34 @@ def test_coins_that_were_withdrawn_are_shown_and_not_sold_in_the_books(scene: Ma
     eventually(lambda: not there.status()["drift"], 5, there.daemon.log)
 
 
-def test_a_sliver_that_went_without_a_trade_does_not_shut_the_way_out(scene: MakeScene) -> None:
-    """A fee or a conversion of dust took it: what is left could not be sold as long as the books hold more."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_sliver_that_went_without_a_trade_does_not_shut_the_way_out(scene: MakeScene, at_once: bool) -> None:
+    """A fee or a conversion of dust took it: less is there to be sold than the books hold until they have learnt it."""
     there = scene("spot", OFTEN)
     there.enter()
     there.fake.set_balance("BTC", there.fake.free("BTC") - Decimal("0.00001"))
-    assert there.post("sell")["status"] == "REJECTED"
-    wait_for_drift(there)
-    there.daemon.move_clock(61)
-    eventually(lambda: bool(taken_over(there)), 5, there.daemon.log)
-    assert there.post("sell", comment="again")["status"] == "FILLED"
+    if not at_once:
+        wait_for_drift(there)
+        there.daemon.move_clock(61)
+        eventually(lambda: bool(taken_over(there)), 5, there.daemon.log)
+    reply = there.post("sell")
+    assert (reply["status"], reply["quantity"]) == ("FILLED", 0.00998)
+    assert len(there.rows(Status="REJECTED")) == int(at_once)
+
+
+def test_dust_that_was_swept_is_no_part_of_what_is_bought_later(scene: MakeScene) -> None:
+    """As long as the books counted it, the exchange refused to protect what was bought, and so it was closed."""
+    there = scene("spot", OFTEN)
+    there.enter()
+    assert there.post("sell", quantity="0.00994")["status"] == "FILLED"  # 2 USDT are left: too little to be sold
+    there.fake.set_balance("BTC", 0)
+    eventually(lambda: "without a trade" in there.notices(), 5, there.daemon.log)
+    there.enter(comment="again", **BOTH)
+    there.wait_for(*there.protected(**BOTH))
+    assert there.held() == Decimal("0.00999")
+    assert there.rows(Status="REJECTED") == []
+    let_it_compare(there)
+    assert (len(taken_over(there)), there.notices().count("taken off")) == (1, 1)
 
 
 def test_on_spot_the_owners_own_coins_are_neither_shown_nor_touched(scene: MakeScene) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from fake_binance import FakeBinance
 from harness import SECRET, Daemon, binance, eventually
+from scenes import SYMBOL, Scene
 
+MakeScene = Callable[..., Scene]
 Make = Callable[..., Daemon]
 HELD = Decimal("0.00022977")  # of a buy of 10 USDT at 43000: 0.00023 less the fee
 ALWAYS = 10**6
@@ -134,6 +138,80 @@ def test_what_rests_is_not_counted_twice_against_what_the_account_holds(live: Da
 
 def free_btc(daemon: Daemon) -> float:
     return float(daemon.owner_get("/status")["balances"]["BINANCE"].get("BTC", {"free": 0})["free"])
+
+
+def set_status(there: Scene, status: str) -> None:
+    if there.is_spot:
+        there.fake.set_symbol(SYMBOL, status=status)
+    else:
+        there.fake.futures.set_symbol(SYMBOL, status=status)
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures"])
+def test_a_symbol_that_was_closed_at_the_start_is_open_as_soon_as_the_exchange_opens_it(
+    scene: MakeScene, kind: str
+) -> None:
+    there = scene(kind)
+    there.enter()
+    set_status(there, "BREAK")
+    there.daemon.restart()
+    assert "not open for trading" in there.post("close")["reason"]
+    set_status(there, "TRADING")
+    eventually(lambda: there.post("close", comment=str(time.monotonic()))["status"] == "FILLED", 5, there.daemon.log)
+    there.wait_until_flat()
+
+
+def set_step(there: Scene, step: str) -> None:
+    market = there.fake if there.is_spot else there.fake.futures
+    lots: dict[str, Any] = {"stepSize": step, "minQty": step}
+    market.set_filters(SYMBOL, LOT_SIZE=lots, MARKET_LOT_SIZE=lots)
+
+
+@pytest.mark.parametrize("kind", ["spot", "futures"])
+def test_a_step_that_the_exchange_has_changed_does_not_keep_what_is_held_from_being_closed(
+    scene: MakeScene, kind: str
+) -> None:
+    there = scene(kind)
+    there.enter(quantity="0.018")
+    set_step(there, "0.00500000")
+    reply = there.post("close")
+    assert (reply["status"], reply["quantity"]) == ("FILLED", 0.015)
+    (refused,) = there.rows(Status="REJECTED")
+    assert ("LOT_SIZE" in refused["Note"]) or ("step size" in refused["Note"])
+    assert there.post("buy", quantity="0.012")["quantity"] == 0.01
+
+
+@pytest.mark.parametrize("kind", ["spot", "hedge"])
+def test_a_way_out_closes_what_is_there_when_its_owner_closed_a_part_a_moment_ago(scene: MakeScene, kind: str) -> None:
+    there = scene(kind)
+    there.enter(stop_loss=39200) if kind == "hedge" else there.enter()
+    there.close_by_hand("0.004")
+    reply = there.post("close")
+    assert (reply["status"], reply["quantity"]) == ("FILLED", 0.00599 if there.is_spot else 0.006)
+    there.wait_until_flat()
+    assert len(there.rows(Note="done at the exchange by hand")) == 1
+
+
+def test_dust_that_was_swept_from_the_account_does_not_shut_the_way_out_of_what_is_bought_later(
+    scene: MakeScene,
+) -> None:
+    there = scene("spot")
+    there.enter()
+    assert there.post("sell", quantity="0.00994")["status"] == "FILLED"  # 2 USDT are left, too little to be sold
+    there.fake.set_balance("BTC", 0)
+    there.enter(comment="again")
+    reply = there.post("sell", comment="again")
+    assert (reply["status"], reply["quantity"]) == ("FILLED", 0.00999)
+    there.wait_until_flat()
+
+
+def test_a_way_out_that_is_refused_for_another_reason_is_not_sent_again(scene: MakeScene) -> None:
+    there = scene("spot")
+    there.enter()
+    there.fake.fail_next("error", code=-2010, message="Market is closed.")
+    assert there.post("sell")["status"] == "REJECTED"
+    assert len(there.fake.calls("POST /api/v3/order")) == 2
+    assert there.held() == Decimal("0.00999")
 
 
 def test_what_was_bought_on_the_testnet_is_not_sold_from_the_real_account(live: Daemon, exchange: FakeBinance) -> None:
