@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from sys import intern
 from typing import TypeVar
 
@@ -22,6 +22,10 @@ K = TypeVar("K")
 
 DAYS_A_YEAR = 365  # crypto markets never close
 FOUR_DECIMALS = Decimal("0.0001")
+# What a division leaves behind is no money: it would make a loss of a trade that gained nothing, and days that are
+# alike differ by so little that what is divided by it has more digits than a Decimal.
+MONEY_DECIMALS = Decimal("1e-12")
+_ROOMY = Context(prec=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,15 @@ def facts_of(order: Order, at: datetime, alert_price: Decimal | None, before: Fa
         currency=currency_of(order.rules.quote_asset),
         is_entry=order.is_entry,
         executed=executed,
-        realized_pnl=order.realized_pnl if executed else None,
+        realized_pnl=_as_money(order.realized_pnl) if executed else None,
         fees=tuple(Fee(currency_of(fee.asset), fee.amount) for fee in order.fees),
         slippage_bps=slippage_bps(order, alert_price),
         latency_ms=latency_ms,
     )
+
+
+def _as_money(value: Decimal | None) -> Decimal | None:
+    return None if value is None else value.quantize(MONEY_DECIMALS, context=_ROOMY)
 
 
 def currency_of(asset: str) -> str:
