@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 import uvicorn
@@ -177,19 +178,22 @@ def listen(settings: Settings) -> socket.socket:
 class Server(uvicorn.Server):
     """Lets the viewers of the page go first: their streams do not end by themselves, and the stop would wait."""
 
-    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, told_to_stop: Event) -> None:
         super().__init__(config)
         self._live = live
+        self._told_to_stop = told_to_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.should_exit = self.should_exit or self._told_to_stop.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._live.end()
         await super().shutdown(sockets)
 
 
-def serve(gate: Gatehouse, listener: socket.socket) -> None:
+def serve(gate: Gatehouse, listener: socket.socket, told_to_stop: Event) -> None:
     """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
-    # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
     routes = create_app(gate)
     config = uvicorn.Config(
@@ -205,7 +209,7 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     try:
-        Server(config, routes.dashboard.live).run(sockets=[listener])
+        Server(config, routes.dashboard.live, told_to_stop).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
 
@@ -229,8 +233,12 @@ def main() -> int:
     if problem := gate.engine.in_force.problem:
         log.error("no entries: %s", problem)
     _spare_the_collector()
+    # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
+    # One that comes before the server listens for it is kept for it.
+    told_to_stop = Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: told_to_stop.set())
     print(startup_text(settings, gate.secret, gate.sessions.link_token), flush=True)
-    serve(gate, listener)
+    serve(gate, listener, told_to_stop)
     return 0
 
 

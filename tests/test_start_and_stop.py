@@ -198,6 +198,16 @@ def test_told_to_stop_it_waits_for_an_order_that_ends_in_time(live: Daemon, exch
     assert live.journal_rows("trades") == live.csv_lines("trades")
 
 
+@pytest.mark.parametrize("milliseconds", [0, 4, 8])
+def test_told_to_stop_in_the_moment_of_its_start_it_stops(milliseconds: int, program: Callable[..., Program]) -> None:
+    """The first lines are out, and the server does not listen for signals yet."""
+    daemon = program()
+    read_until(daemon, "curl")
+    time.sleep(milliseconds / 1000)
+    code, _, _ = daemon.terminate()
+    assert code == 0
+
+
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
