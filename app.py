@@ -237,6 +237,9 @@ def main() -> int:
     # One that comes before the server listens for it is kept for it.
     told_to_stop = Event()
     signal.signal(signal.SIGTERM, lambda number, frame: told_to_stop.set())
+    # A terminal that is closed breaks off no order, either; under `nohup` it is nothing to us.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
     print(startup_text(settings, gate.secret, gate.sessions.link_token), flush=True)
     serve(gate, listener, told_to_stop)
     return 0

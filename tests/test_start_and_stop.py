@@ -198,6 +198,27 @@ def test_told_to_stop_it_waits_for_an_order_that_ends_in_time(live: Daemon, exch
     assert live.journal_rows("trades") == live.csv_lines("trades")
 
 
+def test_when_its_terminal_is_closed_it_ends_as_when_told_to_stop(live: Daemon, exchange: FakeBinance) -> None:
+    exchange.fail_next("delay", seconds=3.0, executed=True)
+    assert buy(live)["status"] == "PENDING"
+    os.kill(live.pid, signal.SIGHUP)
+    live.wait_until_dead()
+    assert [row["Status"] for row in live.trades()] == ["FILLED"]
+
+
+def test_under_nohup_a_closed_terminal_is_nothing_to_it(program: Callable[..., Program]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for what is started
+    try:
+        daemon = program()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    daemon.wait_until_up()
+    daemon.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert daemon.process.poll() is None
+    assert daemon.terminate()[0] == 0
+
+
 @pytest.mark.parametrize("milliseconds", [0, 4, 8])
 def test_told_to_stop_in_the_moment_of_its_start_it_stops(milliseconds: int, program: Callable[..., Program]) -> None:
     """The first lines are out, and the server does not listen for signals yet."""
