@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from threading import Event
+from threading import Event, Thread
 from typing import NamedTuple
 
 import uvicorn
@@ -31,7 +31,7 @@ from data_folder import FolderError
 from door import Door
 from journal import SIGNALS, TRADES, JournalError
 from live import Live
-from log_setup import set_up_logging
+from log_setup import end_logging, set_up_logging
 from looking import Looking
 from owner import Owner
 from setting_sources import load_settings
@@ -240,14 +240,26 @@ def main() -> int:
     # A terminal that is closed breaks off no order, either; under `nohup` it is nothing to us.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
-    print(startup_text(settings, gate.secret, gate.sessions.link_token), flush=True)
+    _say(startup_text(settings, gate.secret, gate.sessions.link_token))
     serve(gate, listener, told_to_stop)
     return 0
 
 
 def _show_link(settings: Settings) -> Callable[[str], None]:
     """Where it was shown at the start, and nowhere else: it is as good as a password."""
-    return lambda token: print(login_line(settings, token), flush=True)
+    return lambda token: _say(login_line(settings, token))
+
+
+def _say(text: str) -> None:
+    """On a thread, as a pipe or a terminal that takes nothing more would keep everybody waiting."""
+    Thread(target=_print, args=(text,), daemon=True).start()
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:
+        pass  # a full disk, or nobody is there any more: no reason not to trade
 
 
 def _spare_the_collector() -> None:
@@ -264,7 +276,6 @@ def _not_free(settings: Settings, exc: OSError) -> str:
 
 if __name__ == "__main__":
     code = main()
-    logging.shutdown()
-    sys.stdout.flush()
+    end_logging()
     # A worker thread may still wait for an exchange that does not answer; the interpreter would wait for it too.
     os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -227,6 +228,23 @@ def test_told_to_stop_in_the_moment_of_its_start_it_stops(milliseconds: int, pro
     time.sleep(milliseconds / 1000)
     code, _, _ = daemon.terminate()
     assert code == 0
+
+
+def test_who_does_not_read_the_log_keeps_neither_alerts_waiting_nor_the_stop(
+    program: Callable[..., Program], daemon_with: Make
+) -> None:
+    """`make run | less`, a terminal stopped with Ctrl-S, a connection to it that hangs."""
+    first = program(webhook_secret_key=SECRET, cooldown_seconds=0, max_open_trades=100, max_trades_per_day=100)
+    assert first.process.stderr
+    fcntl.fcntl(first.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    first.wait_until_up()
+    speaker = daemon_with()
+    speaker.port = first.port
+    for number in range(40):
+        assert buy(speaker, number)["status"] == "FILLED"
+    assert speaker.is_healthy()
+    first.process.terminate()
+    assert first.process.wait(10) == 0
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
