@@ -219,13 +219,14 @@ def main() -> int:
     try:
         settings = load_settings()
         gate = open_gatehouse(settings)
-        listener = listen(settings)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
-    except (FolderError, JournalError) as exc:
+    except (FolderError, JournalError, OSError) as exc:
         print(f"cannot start:\n  - {exc}", file=sys.stderr)
         return 2
+    try:
+        listener = listen(settings)
     except OSError as exc:
         print(f"cannot start:\n  - {_not_free(settings, exc)}", file=sys.stderr)
         return 2

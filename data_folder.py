@@ -63,12 +63,18 @@ class DataFolder:
             )
 
     def own_secret(self) -> str:
-        """The webhook secret of an installation that was given none: made once, then always the same."""
+        """The webhook secret of an installation that was given none: made once, then always the same.
+
+        Raises FolderError.
+        """
         path = self.path / SECRET_NAME
         try:
             return path.read_text("ascii").strip() or self._new_secret(path)
         except FileNotFoundError:
             return self._new_secret(path)
+        except (OSError, UnicodeDecodeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "there are other signs in it than letters and digits"
+            raise FolderError(f"{path} cannot be read: {why}; move it away, and a new secret is made") from exc
 
     def _new_secret(self, path: Path) -> str:
         secret = secrets.token_urlsafe(24)

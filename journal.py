@@ -73,6 +73,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _take_over(path)
         _read_ahead(path)
         try:
             self._writer = _connect(path)
@@ -341,6 +342,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _take_over(path: Path) -> None:
+    """For its owner alone, and writable: what SQLite may only read it opens without a word. Raises JournalError."""
+    try:
+        if path.is_file():
+            path.chmod(0o600)
+    except OSError as exc:
+        raise JournalError(
+            f"cannot open the journal {path.name}: {exc.strerror}; it must belong to the user that the daemon runs as"
+        ) from exc
 
 
 def _read_ahead(path: Path) -> None:

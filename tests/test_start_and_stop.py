@@ -328,6 +328,17 @@ def test_a_journal_without_its_latest_part_is_as_good_as_missing(traded: Daemon)
     assert list(traded.folder.glob("logs/*.edited-*")) == []
 
 
+@pytest.mark.parametrize(
+    "content", [None, b"\xef\xbb\xbfsecret-of-mine-0123456789"], ids=["a folder", "a byte order mark"]
+)
+def test_a_secret_that_cannot_be_read_is_named(content: bytes | None, daemon_with: Make) -> None:
+    daemon = daemon_with(webhook_secret_key=None)
+    path = daemon.folder / "logs" / "webhook_secret"
+    path.parent.mkdir()
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert_refuses_to_start(daemon, str(path), "cannot be read", "move it away")
+
+
 def test_a_folder_that_cannot_be_used_is_named(daemon_with: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_refuses_to_start(daemon_with(log_dir=str(tmp_path / "file")), "LOG_DIR", "cannot be used", "choose")
