@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from threading import Event, Thread
@@ -70,6 +72,7 @@ def create_app(gate: Gatehouse) -> Routes:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(Lookers(thread_name_prefix="looker"))
         if gate.flattrade:
             gate.flattrade.on_change = trader.tell_owner
         await trader.start()
@@ -114,6 +117,13 @@ def create_app(gate: Gatehouse) -> Routes:
     route("/notifications/test", "POST", owner.test_notifications)
     add_pages(app, dashboard)
     return Routes(app, door, looking, dashboard)
+
+
+class Lookers(ThreadPoolExecutor):
+    """Threads for who looks at something. A workbook may take minutes: the loop, which would wait, must not."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class Alerts:
