@@ -201,6 +201,13 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
 
+    def put_away(self) -> None:
+        """All of it into its one file, for whoever copies that one alone. Raises JournalError."""
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+
     def saved(self) -> tuple[int, str]:
         """What was kept last, and the number of the last event in it; 0 and nothing when there is none."""
         found = self._read("SELECT seq, body FROM saved", ())

@@ -320,8 +320,23 @@ def test_a_journal_that_is_gone_is_not_begun_anew_beside_its_csv_files(traded: D
     assert traded.owner_get("/status")["trades_today"] == 0
 
 
-def test_a_journal_without_its_latest_part_is_as_good_as_missing(traded: Daemon) -> None:
-    """`journal.db` alone, copied or moved without its `-wal`, remembers nothing of what it traded."""
+def test_after_a_stop_the_journal_is_its_one_file(traded: Daemon) -> None:
+    """Who copies `journal.db` alone then has all of it, and a `-wal` that stays behind does nothing to a backup."""
+    logs = traded.folder / "logs"
+    assert [path.stat().st_size for path in logs.glob("journal.db-wal")] in ([], [0])
+    for path in logs.glob("journal.db-*"):
+        path.unlink()
+    traded.start()
+    assert traded.owner_get("/status")["trades_today"] == 3
+    assert buy(traded, 0)["decision"] == "DUPLICATE"
+    assert list(logs.glob("*.edited-*")) == []
+
+
+def test_a_journal_without_its_latest_part_is_as_good_as_missing(paper: Daemon) -> None:
+    """`journal.db` alone, copied or moved after a crash without its `-wal`, remembers nothing of what it traded."""
+    assert buy(paper)["status"] == "FILLED"
+    paper.kill()
+    traded = paper
     for path in traded.folder.glob("logs/journal.db-*"):
         path.unlink()
     assert_refuses_to_start(traded, "journal.db is empty", "signals.csv and trades.csv has rows", "journal.db-wal back")
