@@ -76,6 +76,8 @@ def create_app(gate: Gatehouse) -> Routes:
         if gate.flattrade:
             gate.flattrade.on_change = trader.tell_owner
         await trader.start()
+        if gate.notice:
+            trader.tell_owner(gate.notice)
         trader.beside(looking.trades.follow)
         trader.beside(partial(accountant.keep, trader.ready))
         if gate.notifier:

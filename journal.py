@@ -247,6 +247,9 @@ class Journal:
         event = _event(*found[0])
         return event.order if isinstance(event, OrderChanged) else cast(Decided, event).record.order
 
+    def knows(self, signal_id: str) -> bool:
+        return bool(self._read("SELECT 1 FROM events WHERE signal_id = ? LIMIT 1", (signal_id,)))
+
     def order(self, symbol: str, client_order_id: str) -> Order | None:
         """As it stands now. Reads through the symbol's orders: for what is rare."""
         found = self._read(

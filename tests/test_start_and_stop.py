@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,22 @@ def test_a_secret_that_cannot_be_read_is_named(content: bytes | None, daemon_wit
     path.parent.mkdir()
     path.mkdir() if content is None else path.write_bytes(content)
     assert_refuses_to_start(daemon, str(path), "cannot be read", "move it away")
+
+
+def test_of_a_journal_that_is_older_than_its_csv_files_the_owner_is_told(paper: Daemon) -> None:
+    """A restored backup, or a journal that was moved after a crash without its latest part."""
+    journal, backup = paper.folder / "logs" / "journal.db", paper.folder / "backup.db"
+    assert buy(paper)["status"] == "FILLED"
+    with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    assert not paper.restart().owner_get("/status")["notices"], "nothing is missing yet"
+    newest = buy(paper, 1)["signal_id"]
+    paper.terminate()
+    backup.replace(journal)
+    paper.start()
+    (notice,) = paper.owner_get("/status")["notices"]
+    assert notice["text"].startswith(f"the journal is older than signals.csv, which ends with {newest}: ")
+    assert not paper.restart().owner_get("/status")["notices"], "it is told once: the files are equal now"
 
 
 def test_a_folder_that_cannot_be_used_is_named(daemon_with: Make, tmp_path: Path) -> None:
