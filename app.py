@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -10,8 +11,10 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from threading import Event, Thread
 from typing import NamedTuple
 
 import uvicorn
@@ -30,7 +33,7 @@ from data_folder import FolderError
 from door import Door
 from journal import SIGNALS, TRADES, JournalError
 from live import Live
-from log_setup import set_up_logging
+from log_setup import end_logging, set_up_logging
 from looking import Looking
 from owner import Owner
 from setting_sources import load_settings
@@ -69,9 +72,12 @@ def create_app(gate: Gatehouse) -> Routes:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(Lookers(thread_name_prefix="looker"))
         if gate.flattrade:
             gate.flattrade.on_change = trader.tell_owner
         await trader.start()
+        if gate.notice:
+            trader.tell_owner(gate.notice)
         trader.beside(looking.trades.follow)
         trader.beside(partial(accountant.keep, trader.ready))
         if gate.notifier:
@@ -113,6 +119,13 @@ def create_app(gate: Gatehouse) -> Routes:
     route("/notifications/test", "POST", owner.test_notifications)
     add_pages(app, dashboard)
     return Routes(app, door, looking, dashboard)
+
+
+class Lookers(ThreadPoolExecutor):
+    """Threads for who looks at something. A workbook may take minutes: the loop, which would wait, must not."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class Alerts:
@@ -178,19 +191,22 @@ def listen(settings: Settings) -> socket.socket:
 class Server(uvicorn.Server):
     """Lets the viewers of the page go first: their streams do not end by themselves, and the stop would wait."""
 
-    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, told_to_stop: Event) -> None:
         super().__init__(config)
         self._live = live
+        self._told_to_stop = told_to_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.should_exit = self.should_exit or self._told_to_stop.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._live.end()
         await super().shutdown(sockets)
 
 
-def serve(gate: Gatehouse, listener: socket.socket) -> None:
+def serve(gate: Gatehouse, listener: socket.socket, told_to_stop: Event) -> None:
     """Runs until SIGTERM or Ctrl-C, then gives orders under way a few seconds to end."""
-    # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
     # The access log would hold the secret of /webhook/{secret}; the proxy headers are read by ourselves, with care.
     routes = create_app(gate)
     config = uvicorn.Config(
@@ -206,7 +222,7 @@ def serve(gate: Gatehouse, listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     try:
-        Server(config, routes.dashboard.live).run(sockets=[listener])
+        Server(config, routes.dashboard.live, told_to_stop).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
 
@@ -216,13 +232,14 @@ def main() -> int:
     try:
         settings = load_settings()
         gate = open_gatehouse(settings)
-        listener = listen(settings)
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
-    except (FolderError, JournalError) as exc:
+    except (FolderError, JournalError, OSError) as exc:
         print(f"cannot start:\n  - {exc}", file=sys.stderr)
         return 2
+    try:
+        listener = listen(settings)
     except OSError as exc:
         print(f"cannot start:\n  - {_not_free(settings, exc)}", file=sys.stderr)
         return 2
@@ -230,14 +247,33 @@ def main() -> int:
     if problem := gate.engine.in_force.problem:
         log.error("no entries: %s", problem)
     _spare_the_collector()
-    print(startup_text(settings, gate.secret, gate.sessions.link_token), flush=True)
-    serve(gate, listener)
+    # The server stops by itself on SIGTERM and then raises it once more; the exit code should say that all went well.
+    # One that comes before the server listens for it is kept for it.
+    told_to_stop = Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: told_to_stop.set())
+    # A terminal that is closed breaks off no order, either; under `nohup` it is nothing to us.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+    _say(startup_text(settings, gate.secret, gate.sessions.link_token))
+    serve(gate, listener, told_to_stop)
     return 0
 
 
 def _show_link(settings: Settings) -> Callable[[str], None]:
     """Where it was shown at the start, and nowhere else: it is as good as a password."""
-    return lambda token: print(login_line(settings, token), flush=True)
+    return lambda token: _say(login_line(settings, token))
+
+
+def _say(text: str) -> None:
+    """On a thread, as a pipe or a terminal that takes nothing more would keep everybody waiting."""
+    Thread(target=_print, args=(text,), daemon=True).start()
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:
+        pass  # a full disk, or nobody is there any more: no reason not to trade
 
 
 def _spare_the_collector() -> None:
@@ -254,7 +290,6 @@ def _not_free(settings: Settings, exc: OSError) -> str:
 
 if __name__ == "__main__":
     code = main()
-    logging.shutdown()
-    sys.stdout.flush()
+    end_logging()
     # A worker thread may still wait for an exchange that does not answer; the interpreter would wait for it too.
     os._exit(code)

@@ -33,6 +33,7 @@ from setting_values import (
     Switch,
     Url,
     check_client_id,
+    check_folder,
     check_host,
     check_networks,
     check_notify_urls,
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on; on Railway the default is 0.0.0.0."
     )
     port: Annotated[int, whole_number(1, 65535)] = Field(8000, description="Port to listen on.")
-    log_dir: Path = Field(
+    log_dir: Annotated[Path, BeforeValidator(check_folder)] = Field(
         Path("logs"), description="Folder of the journal and the CSV files; on Railway the default is the volume."
     )
     webhook_secret_key: Annotated[SecretStr, BeforeValidator(check_webhook_secret)] | None = Field(

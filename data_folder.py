@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import os
+import re
 import secrets
 from pathlib import Path
+
+from csv_logger import SIGNALS_COLUMNS
 
 LOCK_NAME = "gatehouse.lock"
 SECRET_NAME = "webhook_secret"
 JOURNAL_NAME = "journal.db"
+LONGEST_ROW = 1 << 14
 
 
 class FolderError(Exception):
@@ -62,13 +67,30 @@ class DataFolder:
                 f"{JOURNAL_NAME}-wal back beside it, restore a backup, or move the CSV files away to start from nothing"
             )
 
+    def newest_signal(self) -> str:
+        """The SignalID in the last row of signals.csv; empty where there is none that could be ours."""
+        try:
+            with (self.path / "signals.csv").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_ROW))
+                last = file.read().decode(errors="replace").splitlines()[-1]
+            cells = dict(zip(SIGNALS_COLUMNS, next(csv.reader([last])), strict=True))
+        except (OSError, IndexError, ValueError, csv.Error):
+            return ""
+        return cells["SignalID"] if re.fullmatch(r"s[0-9a-z]{10,}", cells["SignalID"]) else ""
+
     def own_secret(self) -> str:
-        """The webhook secret of an installation that was given none: made once, then always the same."""
+        """The webhook secret of an installation that was given none: made once, then always the same.
+
+        Raises FolderError.
+        """
         path = self.path / SECRET_NAME
         try:
             return path.read_text("ascii").strip() or self._new_secret(path)
         except FileNotFoundError:
             return self._new_secret(path)
+        except (OSError, UnicodeDecodeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "there are other signs in it than letters and digits"
+            raise FolderError(f"{path} cannot be read: {why}; move it away, and a new secret is made") from exc
 
     def _new_secret(self, path: Path) -> str:
         secret = secrets.token_urlsafe(24)
@@ -81,9 +103,9 @@ class DataFolder:
         os.close(self._lock_fd)
 
 
-def _has_rows(csv: Path) -> bool:
+def _has_rows(path: Path) -> bool:
     try:
-        with csv.open("rb") as file:
+        with path.open("rb") as file:
             return file.readline().endswith(b"\n") and bool(file.readline().strip())
     except OSError:
         return False

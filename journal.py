@@ -73,6 +73,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _take_over(path)
         _read_ahead(path)
         try:
             self._writer = _connect(path)
@@ -200,6 +201,13 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
 
+    def put_away(self) -> None:
+        """All of it into its one file, for whoever copies that one alone. Raises JournalError."""
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            raise JournalError(f"cannot write the journal: {exc}; check the disk of LOG_DIR") from exc
+
     def saved(self) -> tuple[int, str]:
         """What was kept last, and the number of the last event in it; 0 and nothing when there is none."""
         found = self._read("SELECT seq, body FROM saved", ())
@@ -238,6 +246,9 @@ class Journal:
             return None
         event = _event(*found[0])
         return event.order if isinstance(event, OrderChanged) else cast(Decided, event).record.order
+
+    def knows(self, signal_id: str) -> bool:
+        return bool(self._read("SELECT 1 FROM events WHERE signal_id = ? LIMIT 1", (signal_id,)))
 
     def order(self, symbol: str, client_order_id: str) -> Order | None:
         """As it stands now. Reads through the symbol's orders: for what is rare."""
@@ -341,6 +352,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _take_over(path: Path) -> None:
+    """For its owner alone, and writable: what SQLite may only read it opens without a word. Raises JournalError."""
+    try:
+        if path.is_file():
+            path.chmod(0o600)
+    except OSError as exc:
+        raise JournalError(
+            f"cannot open the journal {path.name}: {exc.strerror}; it must belong to the user that the daemon runs as"
+        ) from exc
 
 
 def _read_ahead(path: Path) -> None:

@@ -108,6 +108,11 @@ class Ledger:
             self._journal.save(number, text)
         self._saved_at = number
 
+    def put_away(self) -> None:
+        """For a stop. Raises JournalError."""
+        with self._lock:
+            self._journal.put_away()
+
     def _tell(self, written: Sequence[Event]) -> None:
         try:
             self._on_written(written)

@@ -1,12 +1,21 @@
-"""The log: one line per event on stderr, in UTC, with every secret's value taken out."""
+"""The log: one line per event on stderr, in UTC, with every secret's value taken out; its readers delay nobody."""
 
 from __future__ import annotations
 
 import logging
+import os
+import stat
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TextIO
 
 STRANGERS_LINES_PER_MINUTE = 20
+MOST_LINES = 1_000  # that wait for somebody to take them
+FLUSH_SECONDS = 0.5
 
 
 class Redacted(logging.Formatter):
@@ -51,8 +60,63 @@ class Sparing(logging.Filter):
         return True
 
 
+class Aside(logging.Handler):
+    """Has a thread that writes the lines, one by one. A full pipe (`| less`), a terminal stopped with Ctrl-S or with
+    a connection that hangs makes that one wait, not the alerts. What is too much meanwhile is left out and counted.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._left_out = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        with self._changed:
+            if len(self._lines) >= MOST_LINES:
+                self._left_out += 1
+            else:
+                self._lines.append(line)
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """At the end, for the last lines; nobody waits longer for somebody who does not read."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lines, FLUSH_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                text, left_out = self._lines[0], self._left_out
+            self._write(text)
+            with self._changed:
+                self._lines.popleft()
+                self._changed.notify_all()
+                if left_out and not self._lines:
+                    self._left_out -= left_out
+                    self._lines.append(f"({left_out} lines of the log were left out: nobody took them)")
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # nobody is there any more
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+
+def _may_block() -> bool:
+    """Whether a line may have to wait for somebody who takes it. A file takes it at once."""
+    try:
+        mode = os.fstat(sys.stderr.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False  # there is none
+    return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or sys.stderr.isatty())
+
+
 def set_up_logging(secrets: Iterable[str], level: int = logging.INFO) -> None:
-    handler = logging.StreamHandler()
+    handler = Aside(sys.stderr) if _may_block() else logging.StreamHandler()
     handler.setFormatter(Redacted(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -67,3 +131,10 @@ def set_up_logging(secrets: Iterable[str], level: int = logging.INFO) -> None:
     # What strangers can write to: wrong secrets, and requests that are none.
     for name in ("gatehouse.strangers", "uvicorn.error"):
         logging.getLogger(name).filters[:] = [Sparing(STRANGERS_LINES_PER_MINUTE)]
+
+
+def end_logging() -> None:
+    """`logging.shutdown` would flush stderr itself, which may never take anything more."""
+    for handler in logging.getLogger().handlers:
+        with suppress(OSError, ValueError):
+            handler.flush()

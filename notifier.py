@@ -343,6 +343,7 @@ class _Told:
         self.doubts: dict[str, None] = {}  # orders of which was told that nobody knows their outcome
         self._keys: dict[str, None] = {}
         self._saved = ""
+        self._problem: str | None = None
         self._read()
 
     def is_first(self, key: str) -> bool:
@@ -369,9 +370,12 @@ class _Told:
             new = self._path.with_suffix(".new")
             new.write_text(text, "ascii")
             os.replace(new, self._path)
-            self._saved = text
+            self._saved, self._problem = text, None
         except OSError as exc:
-            log.warning("after a restart some news may be told again: %s", exc.strerror)
+            # Tried again every second: said once.
+            if self._problem != exc.strerror:
+                log.warning("after a restart some news may be told again: %s", exc.strerror)
+            self._problem = exc.strerror
 
     def _read(self) -> None:
         """A file that says nothing sensible is as good as none: then some things are told once more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from sys import intern
 from typing import TypeVar
 
@@ -23,6 +23,10 @@ K = TypeVar("K")
 
 DAYS_A_YEAR = 365  # crypto markets never close
 FOUR_DECIMALS = Decimal("0.0001")
+# What a division leaves behind is no money: it would make a loss of a trade that gained nothing, and days that are
+# alike differ by so little that what is divided by it has more digits than a Decimal.
+MONEY_DECIMALS = Decimal("1e-12")
+_ROOMY = Context(prec=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ def facts_of(order: Order, at: datetime, alert_price: Decimal | None, before: Fa
         currency=currency_of(order.rules.quote_asset),
         is_entry=order.is_entry,
         executed=executed,
-        realized_pnl=order.realized_pnl if executed else None,
+        realized_pnl=_as_money(order.realized_pnl) if executed else None,
         fees=tuple(_paid(fee, order) for fee in order.fees),
         slippage_bps=slippage_bps(order, alert_price),
         latency_ms=latency_ms,
@@ -154,6 +158,10 @@ def _paid(fee: Fee, order: Order) -> Paid:
     if fee.value is not None:
         return Paid(currency_of(order.rules.quote_asset), fee.value)
     return Paid(currency_of(fee.asset), fee.amount)
+
+
+def _as_money(value: Decimal | None) -> Decimal | None:
+    return None if value is None else value.quantize(MONEY_DECIMALS, context=_ROOMY)
 
 
 def currency_of(asset: str) -> str:

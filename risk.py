@@ -305,6 +305,11 @@ class RiskEngine:
         """Now and then, so that the next start need not fold the whole history. Raises JournalError."""
         self._ledger.save()
 
+    def put_away(self) -> None:
+        """When it stops: the journal is one file then. Raises JournalError."""
+        self._ledger.save()
+        self._ledger.put_away()
+
     def _duplicate(self, books: Books, alert: Alert, now: datetime) -> DecisionRecord | None:
         first = self._journal.seen(alert.key)
         if first is None or not self._is_repeat(books, alert, now - first.decided_at):

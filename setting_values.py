@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -85,6 +86,14 @@ def _items(value: object, wanted: str) -> tuple[str, ...]:
     if parts and not items:
         raise Wrong(wanted)
     return items
+
+
+def check_folder(value: object) -> Path:
+    folder = _text(value)
+    # Taken as it stands it would be a folder of that very name, and the owner would look elsewhere for his records.
+    if folder.startswith(("~", "$")):
+        raise Wrong("must be written out, without the ~ or $ that only a shell understands")
+    return Path(folder)
 
 
 def check_client_id(value: object) -> str:

@@ -387,7 +387,7 @@ class Trader:
         self.stopping = True
         if self._workers.lives:
             await asyncio.wait(set(self._workers.lives), timeout=seconds)
-        await asyncio.wait({self._workers.on_thread(self._keep_books)}, timeout=1)
+        await asyncio.wait({self._workers.on_thread(self._put_away)}, timeout=1)
         await self._workers.stop()
 
     def _restore_paper(self, account: Account, paper: PaperClient) -> None:
@@ -447,6 +447,12 @@ class Trader:
             await self._workers.on_thread(self._signals_csv.catch_up)
             await self._workers.on_thread(self._trades_csv.catch_up)
             await self._workers.on_thread(self._keep_books)
+
+    def _put_away(self) -> None:
+        try:
+            self.engine.put_away()
+        except JournalError as exc:
+            log.warning("%s", exc)
 
     def _keep_books(self) -> None:
         try:

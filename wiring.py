@@ -59,6 +59,7 @@ class Gatehouse:
     sessions: Sessions
     metrics: Metrics
     notifier: Notifier | None = None
+    notice: str = ""  # what the owner should know of this start
 
     def tell(self, text: str) -> None:
         """A message to the owner, where there is a way to reach him."""
@@ -90,6 +91,7 @@ def open_gatehouse(
     folder = DataFolder(settings.log_dir)
     journal = Journal(folder.journal_path)
     folder.refuse_to_forget(journal.last_number(SIGNALS))
+    notice = _what_is_missing(folder, journal)
     csvs = {
         SIGNALS: _csv(settings.log_dir, SIGNALS, SIGNALS_COLUMNS, journal, clock),
         TRADES: _csv(settings.log_dir, TRADES, TRADES_COLUMNS, journal, clock),
@@ -121,6 +123,18 @@ def open_gatehouse(
         sessions=Sessions(_revealed(settings.dashboard_password), _revealed(settings.session_secret), clock),
         metrics=metrics,
         notifier=notifier,
+        notice=notice,
+    )
+
+
+def _what_is_missing(folder: DataFolder, journal: Journal) -> str:
+    """Of a restored backup, or of a journal without its latest part; before the CSV files are made equal to it."""
+    newest = folder.newest_signal()
+    if not newest or journal.knows(newest):
+        return ""
+    return (
+        f"the journal is older than signals.csv, which ends with {newest}: what was traded since is not known here; "
+        "pause, compare with the exchange's app, close there by hand what is not shown here, resume"
     )
 
 

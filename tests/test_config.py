@@ -240,6 +240,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("HOST", "::1", "::1"),
     ("HOST", "localhost", "localhost"),
     ("LOG_DIR", "/var/lib/x", Path("/var/lib/x")),
+    ("LOG_DIR", "./~records", Path("~records")),
     ("MIN_CONFIDENCE", "0", 0),
     ("MIN_CONFIDENCE", "100", 100),
     ("DEFAULT_CONFIDENCE", "12.5", Decimal("12.5")),
@@ -276,6 +277,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("BINANCE_REAL_API_URL", "https://exchange.example/api", "https://exchange.example/api"),
 ]
 
+WRITTEN_OUT = "must be written out, without the ~ or $ that only a shell understands"
 WHOLE = "must be a whole number of 1 or more"
 ABOVE_0 = "must be a number above 0, like 12.5"
 CONFIDENCE = "must be a number from 0 to 100, like 12.5"
@@ -284,6 +286,8 @@ SYMBOLS = "must be a comma list of symbols like BTCUSDT,ETHUSDT"
 NETWORKS = "must be a comma list of addresses or networks like 52.89.214.238,10.0.0.0/8"
 HTTPS = "must be an https:// address (plain http:// only to this machine)"
 BAD = [
+    ("LOG_DIR", "~/records", WRITTEN_OUT),
+    ("LOG_DIR", "$HOME/records", WRITTEN_OUT),
     ("PORT", "0", "must be a whole number from 1 to 65535"),
     ("PORT", "65536", "must be a whole number from 1 to 65535"),
     ("HOST", "http://0.0.0.0", "must be an address to listen on like 127.0.0.1 or 0.0.0.0"),

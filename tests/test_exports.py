@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -252,6 +253,17 @@ def test_without_a_wish_the_file_itself_is_sent(busy: Daemon) -> None:
         assert got(busy, path)["raw"] == file
     (busy.folder / "logs" / "signals.csv").unlink()
     assert busy.get("/logs/signals.csv", secret=SECRET).status in (200, 503)
+
+
+def test_a_long_export_does_not_keep_it_from_stopping(daemon_with: Callable[..., Daemon]) -> None:
+    daemon = daemon_with(test_waits={"exports.REST_SECONDS": 30}).start()
+    daemon.post(symbol="BTCUSDT", side="buy", price=100)
+    with ThreadPoolExecutor(1) as owner:
+        owner.submit(daemon.get, "/logs/signals.xlsx", secret=SECRET)
+        time.sleep(0.5)
+        started = time.monotonic()
+        daemon.terminate()
+        assert time.monotonic() - started < 10
 
 
 def test_trades_can_be_chosen_by_their_status(busy: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -345,6 +346,27 @@ def test_text_in_place_of_a_journal_is_refused_by_name(path: Path) -> None:
     with pytest.raises(JournalError, match=r"cannot open the journal journal\.db: file is not a database"):
         Journal(path)
     assert path.read_text() == "this was once a journal"
+
+
+def test_a_journal_that_could_only_be_read_is_made_writable_before_it_is_opened(path: Path) -> None:
+    """As a backup may be that was put in its place. (Root may write to it anyway.)"""
+    Journal(path).close()
+    path.chmod(0o400)
+    journal = Journal(path)
+    journal.append([decided()])
+    journal.close()
+
+
+def test_a_journal_of_another_user_is_refused_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a backup is that root put in its place."""
+    Journal(path).close()
+
+    def not_ours(self: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", not_ours)
+    with pytest.raises(JournalError, match=r"journal.db: Operation not permitted; it must belong to the user"):
+        Journal(path)
 
 
 def test_a_folder_in_place_of_a_journal_is_refused_by_name(path: Path) -> None:

@@ -124,6 +124,19 @@ def test_a_damaged_memory_of_what_was_told_stops_nobody(server: WebhookServer, m
     wait_for(server, "still here")
 
 
+def test_that_it_cannot_remember_is_in_the_log_once_and_not_at_every_look(
+    server: WebhookServer, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "told.json").mkdir()
+    notifier = make(server)
+    for word in ("first", "second", "third"):
+        notifier.tell(word)
+        wait_for(server, word)
+    assert [message for message in caplog.messages if "told again" in message] == [
+        "after a restart some news may be told again: Is a directory"
+    ]
+
+
 # --- what is wrong, and the day ---------------------------------------------------------------------------------------
 
 

@@ -475,6 +475,27 @@ def test_the_figures_of_two_trades_on_paper(paper: Daemon) -> None:
     assert paper.owner_get("/performance") == found
 
 
+def test_days_that_are_alike_but_for_the_last_digit_of_a_division_are_alike(daemon_with: Callable[..., Daemon]) -> None:
+    """A seventh of what was bought is sold each day at the same price: its cost is rounded another way each time."""
+    daemon = daemon_with(binance_market="futures", max_risk_per_trade=100, cooldown_seconds=0).start()
+    for quantity, price in ((0.1, 50), (0.6, 51)):
+        assert daemon.post(symbol="BTCUSDT", side="buy", quantity=quantity, price=price)["status"] == "FILLED"
+    for days in range(5):
+        daemon.move_clock(days * 86_400)
+        assert daemon.post(symbol="BTCUSDT", side="sell", quantity=0.1, price=60, comment=days)["status"] == "FILLED"
+        found = daemon.get("/performance", secret=SECRET)
+        assert (found.status, found["trades"], found["sharpe"]) == (200, days + 1, None)
+        assert len({day["realized_pnl"] for day in found["daily"]}) == 1
+
+
+def test_what_a_division_leaves_behind_is_neither_a_win_nor_a_loss(journal: Journal) -> None:
+    even = an_exit(status=S.FILLED, executed_quantity=D(1), executed_quote=D(10), realized_pnl=D("-1e-27"))
+    journal.append([*told(1, even), *told(2, replace(even, realized_pnl=D(5)))])
+    found = everything(journal)
+    assert (found.trades, found.wins, found.losses, found.profit_factor) == (2, 1, 0, None)
+    assert found.realized_pnl == 5
+
+
 def test_no_number_is_written_that_json_does_not_know(paper: Daemon) -> None:
     raw = to_json(performance_view(of_all(a_trade("1"))))
     assert json.loads(raw, parse_constant=lambda name: pytest.fail(name))

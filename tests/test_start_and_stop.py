@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,54 @@ def test_told_to_stop_it_waits_for_an_order_that_ends_in_time(live: Daemon, exch
     assert live.journal_rows("trades") == live.csv_lines("trades")
 
 
+def test_when_its_terminal_is_closed_it_ends_as_when_told_to_stop(live: Daemon, exchange: FakeBinance) -> None:
+    exchange.fail_next("delay", seconds=3.0, executed=True)
+    assert buy(live)["status"] == "PENDING"
+    os.kill(live.pid, signal.SIGHUP)
+    live.wait_until_dead()
+    assert [row["Status"] for row in live.trades()] == ["FILLED"]
+
+
+def test_under_nohup_a_closed_terminal_is_nothing_to_it(program: Callable[..., Program]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for what is started
+    try:
+        daemon = program()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    daemon.wait_until_up()
+    daemon.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert daemon.process.poll() is None
+    assert daemon.terminate()[0] == 0
+
+
+@pytest.mark.parametrize("milliseconds", [0, 4, 8])
+def test_told_to_stop_in_the_moment_of_its_start_it_stops(milliseconds: int, program: Callable[..., Program]) -> None:
+    """The first lines are out, and the server does not listen for signals yet."""
+    daemon = program()
+    read_until(daemon, "curl")
+    time.sleep(milliseconds / 1000)
+    code, _, _ = daemon.terminate()
+    assert code == 0
+
+
+def test_who_does_not_read_the_log_keeps_neither_alerts_waiting_nor_the_stop(
+    program: Callable[..., Program], daemon_with: Make
+) -> None:
+    """`make run | less`, a terminal stopped with Ctrl-S, a connection to it that hangs."""
+    first = program(webhook_secret_key=SECRET, cooldown_seconds=0, max_open_trades=100, max_trades_per_day=100)
+    assert first.process.stderr
+    fcntl.fcntl(first.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    first.wait_until_up()
+    speaker = daemon_with()
+    speaker.port = first.port
+    for number in range(40):
+        assert buy(speaker, number)["status"] == "FILLED"
+    assert speaker.is_healthy()
+    first.process.terminate()
+    assert first.process.wait(10) == 0
+
+
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
@@ -271,12 +321,54 @@ def test_a_journal_that_is_gone_is_not_begun_anew_beside_its_csv_files(traded: D
     assert traded.owner_get("/status")["trades_today"] == 0
 
 
-def test_a_journal_without_its_latest_part_is_as_good_as_missing(traded: Daemon) -> None:
-    """`journal.db` alone, copied or moved without its `-wal`, remembers nothing of what it traded."""
+def test_after_a_stop_the_journal_is_its_one_file(traded: Daemon) -> None:
+    """Who copies `journal.db` alone then has all of it, and a `-wal` that stays behind does nothing to a backup."""
+    logs = traded.folder / "logs"
+    assert [path.stat().st_size for path in logs.glob("journal.db-wal")] in ([], [0])
+    for path in logs.glob("journal.db-*"):
+        path.unlink()
+    traded.start()
+    assert traded.owner_get("/status")["trades_today"] == 3
+    assert buy(traded, 0)["decision"] == "DUPLICATE"
+    assert list(logs.glob("*.edited-*")) == []
+
+
+def test_a_journal_without_its_latest_part_is_as_good_as_missing(paper: Daemon) -> None:
+    """`journal.db` alone, copied or moved after a crash without its `-wal`, remembers nothing of what it traded."""
+    assert buy(paper)["status"] == "FILLED"
+    paper.kill()
+    traded = paper
     for path in traded.folder.glob("logs/journal.db-*"):
         path.unlink()
     assert_refuses_to_start(traded, "journal.db is empty", "signals.csv and trades.csv has rows", "journal.db-wal back")
     assert list(traded.folder.glob("logs/*.edited-*")) == []
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"\xef\xbb\xbfsecret-of-mine-0123456789"], ids=["a folder", "a byte order mark"]
+)
+def test_a_secret_that_cannot_be_read_is_named(content: bytes | None, daemon_with: Make) -> None:
+    daemon = daemon_with(webhook_secret_key=None)
+    path = daemon.folder / "logs" / "webhook_secret"
+    path.parent.mkdir()
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert_refuses_to_start(daemon, str(path), "cannot be read", "move it away")
+
+
+def test_of_a_journal_that_is_older_than_its_csv_files_the_owner_is_told(paper: Daemon) -> None:
+    """A restored backup, or a journal that was moved after a crash without its latest part."""
+    journal, backup = paper.folder / "logs" / "journal.db", paper.folder / "backup.db"
+    assert buy(paper)["status"] == "FILLED"
+    with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    assert not paper.restart().owner_get("/status")["notices"], "nothing is missing yet"
+    newest = buy(paper, 1)["signal_id"]
+    paper.terminate()
+    backup.replace(journal)
+    paper.start()
+    (notice,) = paper.owner_get("/status")["notices"]
+    assert notice["text"].startswith(f"the journal is older than signals.csv, which ends with {newest}: ")
+    assert not paper.restart().owner_get("/status")["notices"], "it is told once: the files are equal now"
 
 
 def test_a_folder_that_cannot_be_used_is_named(daemon_with: Make, tmp_path: Path) -> None:
