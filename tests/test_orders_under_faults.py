@@ -34,6 +34,8 @@ from harness import (
     eventually,
 )
 
+from binance_link import KEY_ADVICE
+
 POST = "POST /api/v3/order"
 LOOK_UP = "GET /api/v3/order"
 TRADES = "GET /api/v3/myTrades"
@@ -327,7 +329,7 @@ def test_after_all_troubles_the_counts_are_those_of_the_exchange(stage: Stage) -
 @pytest.mark.parametrize("code", [-1013, -2010, -2015])
 def test_refusals_are_told_in_the_words_of_the_exchange(stage: Stage, side: str, code: int) -> None:
     story = stage.stories[f"{side} refused with {code}"]
-    words = f"BINANCE refused: {default_text(code)} ({code})"
+    words = f"BINANCE refused: {default_text(code)} ({code}){KEY_ADVICE.get(code, '')}"
     assert story.replies[0]["error"] == words
     assert story.rows[-1]["Note"] == words.replace(";", ",")
 
