@@ -19,6 +19,21 @@ def a_line(text: str) -> logging.LogRecord:
     return logging.LogRecord("gatehouse", logging.INFO, "", 0, text, None, None)
 
 
+def test_a_pipe_with_room_gets_a_short_line_at_once_and_a_long_one_from_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Aside, "_run", lambda handler: None)  # the thread writes nothing
+    reader, writer = os.pipe()
+    handler = Aside(os.fdopen(writer, "w"))
+    handler.emit(a_line("short"))
+    assert os.read(reader, SMALL_PIPE) == b"short\n"
+    os.set_blocking(reader, False)
+    for text in ("x" * 1024, "after it"):
+        handler.emit(a_line(text))
+        with pytest.raises(BlockingIOError):
+            os.read(reader, SMALL_PIPE)
+
+
 def test_lines_that_nobody_takes_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_setup, "MOST_LINES", 50)
     unread, writer = os.pipe()
