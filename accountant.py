@@ -13,8 +13,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from books import Books, Worth
+from books import Books
 from broker import Balance
+from events import Worth
 from journal import JournalError
 from market_data import Dated, MarketData
 from models import CURRENCIES, DOLLARS, RESTING, USDT, ZERO, Account, Market, OrderStatus

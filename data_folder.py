@@ -9,7 +9,7 @@ import re
 import secrets
 from pathlib import Path
 
-from csv_logger import SIGNALS_COLUMNS
+from csv_rows import SIGNALS_COLUMNS
 
 LOCK_NAME = "gatehouse.lock"
 SECRET_NAME = "webhook_secret"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import workbook
-from csv_logger import BOM, signal_row, trade_row
+from csv_logger import BOM
+from csv_rows import signal_row, trade_row
 from history import Execution, History, Numbered, Wanted
 from models import OrderStatus
 from workbook import MAX_ROWS

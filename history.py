@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
-from books import Decided, OrderChanged, Valued
 from codec import to_text
+from events import Decided, OrderChanged, Valued
 from models import Decision, DecisionRecord, Order, OrderStatus
 from seals import JournalError, opened
 

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from books import Decided, Event, OrderChanged, Overtook, Preferred, Switched, Valued
 from codec import to_text
-from csv_logger import signal_row, trade_row
+from csv_rows import signal_row, trade_row
+from events import Decided, Event, OrderChanged, Overtook, Preferred, Switched, Valued
 from history import Execution, History, Wanted
 from models import UNSETTLED, Decision, DecisionRecord, Order, OrderStatus
 from seals import DamagedRecord, JournalError, opened, sealed

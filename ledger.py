@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from books import Books, Event, fold
+from books import Books, fold
+from events import Event
 from journal import Journal, JournalError
 from saved_books import read_books, write_books
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from books import Decided, Event, OrderChanged
+from events import Decided, Event, OrderChanged
 from models import ENDINGS, UNSETTLED, Account, Decision, DecisionRecord, Order, OrderStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

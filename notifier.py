@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import news
-from books import Event, OrderChanged
+from events import Event, OrderChanged
 from journal import Day, JournalError
 from models import Order, OrderStatus
 from news import News

@@ -15,7 +15,7 @@ from decimal import Context, Decimal
 from sys import intern
 from typing import TypeVar
 
-from books import Valued
+from events import Valued
 from history import Wanted
 from models import DOLLARS, USDT, ZERO, Fee, Order, OrderStatus, OrderType, Side
 

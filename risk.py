@@ -13,23 +13,10 @@ from decimal import Decimal
 
 import intents
 import protection
-from books import (
-    Books,
-    Change,
-    Decided,
-    Event,
-    OrderChanged,
-    Overtook,
-    Preferred,
-    Switched,
-    Valued,
-    Worth,
-    advanced,
-    fold,
-    missed_before,
-)
+from books import Books, advanced, fold, missed_before
 from case import Case, Limits
 from checks import judge, judge_all, missed_alert
+from events import Change, Decided, Event, OrderChanged, Overtook, Preferred, Switched, Valued, Worth
 from fees import PriceOf, valued
 from intents import new_id
 from journal import Journal

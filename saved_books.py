@@ -9,13 +9,14 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from books import Books, Missed, Preference
+from books import Books, Preference
 from codec import from_text, to_text
+from events import Missed
 from models import Account, Instrument, Market, Order, Side
 from portfolio import Position
 
 # Who made the books. When one of these files changes, what an older version made of the events is not believed.
-MAKERS = ("models.py", "portfolio.py", "fees.py", "books.py", "codec.py", "saved_books.py")
+MAKERS = ("models.py", "portfolio.py", "fees.py", "events.py", "books.py", "codec.py", "saved_books.py")
 
 
 @dataclass(frozen=True, slots=True)

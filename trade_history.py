@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
 
-from books import Valued
+from events import Valued
 from history import History, Wanted
 from performance import Facts, Performance, equity_of, facts_of, performance
 from seals import JournalError

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from books import Event
 from broker import Broker
 from config import MARKET_SETTINGS, Settings
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
+from csv_logger import CsvFile
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS
 from data_folder import DataFolder, FolderError
+from events import Event
 from journal import SIGNALS, TRADES, Journal
 from ledger import OnWritten
 from metrics import Metrics

@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
-from csv_logger import FORMULA_STARTERS, SIGNALS_COLUMNS, TRADES_COLUMNS
+from csv_rows import FORMULA_STARTERS, SIGNALS_COLUMNS, TRADES_COLUMNS
 
 MAX_ROWS = 50_000
 

@@ -324,7 +324,7 @@ def start_with_history() -> None:
 
 def write_history(logs: Path, rows: int) -> int:
     """Half refusals, a quarter entries and exits in turn, a quarter their fills."""
-    from books import Decided, Event, OrderChanged
+    from events import Decided, Event, OrderChanged
     from journal import Journal
     from models import Action, Decision, DecisionRecord, Fee, Market, Order, OrderStatus, OrderType, Side, Signal
     from models import SymbolRules as Rules

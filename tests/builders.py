@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from books import Decided
 from case import Limits
+from events import Decided
 from models import (
     ZERO,
     Account,

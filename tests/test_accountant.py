@@ -19,8 +19,9 @@ from fake_binance import FakeBinance
 from harness import Daemon, binance, eventually, futures
 
 from accountant import Accountant, is_settled, worth
-from books import Books, Event, OrderChanged, Valued, Worth, advanced, fold
+from books import Books, advanced, fold
 from broker import Balance
+from events import Event, OrderChanged, Valued, Worth
 from journal import Journal
 from market_data import Dated
 from models import ZERO, Account, Fee, Instrument, Market, Order, Side

@@ -20,8 +20,9 @@ from harness import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from books import Books, Decided, Event, OrderChanged, Preferred, Switched, advanced, fold
+from books import Books, advanced, fold
 from codec import from_text, to_text
+from events import Decided, Event, OrderChanged, Preferred, Switched
 from journal import Journal
 from models import (
     ENDINGS,

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 import checks
 import sizing
-from books import Books, Missed
+from books import Books
 from checks import CHECKS, Case, Limits, judge, judge_all, missed_alert
+from events import Missed
 from models import (
     ZERO,
     Action,

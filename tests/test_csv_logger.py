@@ -26,7 +26,8 @@ from harness import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile, signal_row, trade_row
+from csv_logger import CsvFile
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS, signal_row, trade_row
 from models import (
     Action,
     Decision,

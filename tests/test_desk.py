@@ -15,7 +15,8 @@ from builders import LIMITS, D
 from harness import eventually
 
 from broker import Found, NotFound, Refused
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
+from csv_logger import CsvFile
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS
 from desk import Case, Claim, Desk
 from journal import SIGNALS, TRADES, Journal
 from models import Action, Order, OrderStatus, Signal

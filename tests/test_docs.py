@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from config import ALIASES, SETTING_FIELDS, SETTING_NAMES, Settings
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS
 from live import SIGN_OF_LIFE_SECONDS
 from models import plain
 from setting_sources import load_settings

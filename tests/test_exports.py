@@ -23,8 +23,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 import exports
 import workbook as workbook_module
-from books import Decided, Event, OrderChanged
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS
+from events import Decided, Event, OrderChanged
 from exports import exported
 from history import History, Wanted
 from journal import Journal

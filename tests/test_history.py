@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from builders import NOW, D, S, an_order
 
-from books import Decided, Event, OrderChanged, Switched
+from events import Decided, Event, OrderChanged, Switched
 from history import MAX_NAMES, History, Wanted, stages
 from journal import Journal, JournalError
 from models import Action, Decision, DecisionRecord, Order, OrderStatus, Signal

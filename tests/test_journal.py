@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import journal as journal_module
-from books import Change, Decided, Event, OrderChanged, Preferred, Switched
+from events import Change, Decided, Event, OrderChanged, Preferred, Switched
 from journal import SIGNALS, TRADES, Journal, JournalError
 from models import (
     Action,

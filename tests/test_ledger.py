@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import ledger as ledger_module
 import saved_books
-from books import Books, Decided, Event, Switched
+from books import Books
+from events import Decided, Event, Switched
 from journal import Journal, JournalError
 from ledger import Ledger
 from models import Action, Decision, OrderStatus, OrderType, Signal

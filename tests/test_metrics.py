@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from webhook_server import WebhookServer
 
 import metrics as metrics_module
-from books import Decided, Event, OrderChanged
+from events import Decided, Event, OrderChanged
 from metrics import Metrics
 from models import Decision
 

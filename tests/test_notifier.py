@@ -15,7 +15,7 @@ from harness import eventually
 from webhook_server import WebhookServer
 
 import notifier as notifier_module
-from books import OrderChanged
+from events import OrderChanged
 from journal import Day, JournalError
 from notifier import MAX_ARRIVED, MAX_QUEUED, Look, Notifier
 from services import Service

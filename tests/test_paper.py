@@ -12,8 +12,9 @@ from builders import NOW, D, S
 from hypothesis import given
 from hypothesis import strategies as st
 
-from books import Books, Decided, OrderChanged, advanced, fold
+from books import Books, advanced, fold
 from broker import Balance, Done, Refused
+from events import Decided, OrderChanged
 from models import Account, Decision, DecisionRecord, Execution, Fee, Market, Order, OrderType, Side
 from paper_client import PaperClient
 from paper_futures import PaperFutures

@@ -24,8 +24,8 @@ from harness import SECRET, Daemon, binance
 
 import trade_history
 from app import create_app
-from books import Decided, Event, OrderChanged
 from config import Settings
+from events import Decided, Event, OrderChanged
 from history import Wanted
 from journal import Journal, JournalError
 from models import Action, Decision, DecisionRecord, Fee, Order, OrderType, Side, Signal

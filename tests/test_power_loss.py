@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from harness import Daemon
 
-from csv_logger import SIGNALS_COLUMNS, TRADES_COLUMNS, CsvFile
+from csv_logger import CsvFile
+from csv_rows import SIGNALS_COLUMNS, TRADES_COLUMNS
 from journal import SIGNALS, TRADES, Journal
 from ledger import Ledger
 

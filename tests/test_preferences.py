@@ -17,8 +17,9 @@ from builders import LIMITS, NOW, decide
 from harness import SECRET, Daemon, Nursery, Reply, eventually, full_disk
 from pydantic import ValidationError
 
-from books import Change, Event, Preference, Preferred
+from books import Preference
 from config import Settings
+from events import Change, Event, Preferred
 from journal import Journal, JournalError
 from models import Action, Signal
 from preferences import GROUPS, InForce, LimitsInForce, PreferenceError
