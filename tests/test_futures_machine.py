@@ -6,7 +6,6 @@ What counts is always what the exchange holds. `GATEHOUSE_EXAMPLES=200 make test
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
@@ -19,9 +18,9 @@ import pytest
 from binance import Client
 from fake_binance import FakeBinance
 from harness import API_KEY, API_SECRET, Daemon, Nursery, Reply, assert_csvs_equal_journal, eventually, futures
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from stories import stories
 
 D = Decimal
 ZERO = D(0)
@@ -32,17 +31,7 @@ WORD = {0: "flat", 1: "long", -1: "short"}
 CONDITIONAL = {"stop_loss_percent": "STOP_MARKET", "take_profit_percent": "TAKE_PROFIT_MARKET",
                "trailing_percent": "TRAILING_STOP_MARKET"}  # fmt: skip
 
-EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "7"))
-STORIES = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=12,
-    deadline=None,
-    # The same stories every time, except when many are asked for.
-    derandomize=EXAMPLES < 50,
-    database=None,
-    phases=(Phase.generate,),
-    suppress_health_check=list(HealthCheck),
-)
+STORIES = stories(7, steps=12)
 QUICK = {"follow": 0.05, "longest_look": 0.1, "first_look": 0.05, "slack": 0.1, "late": [0.2, 0.5],
          "compare": 0.3, "second_look": 0.1, "guard_again": 0.5}  # fmt: skip
 

@@ -6,7 +6,6 @@ that rest and fill bit by bit, and alerts that come together. The account holds 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections import Counter, defaultdict
@@ -19,9 +18,9 @@ from binance import Client
 from fake_binance import FakeBinance
 from fake_matching import Order
 from harness import API_KEY, API_SECRET, EAGER, Daemon, Nursery, assert_csvs_equal_journal, binance, eventually
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from stories import stories
 
 D = Decimal
 ZERO = D(0)
@@ -32,16 +31,7 @@ TOO_LITTLE = D(6)  # in USDT: near the smallest notional, 5, a rest may be neith
 LEGS = {"stop_loss": "stop_loss", "take_profit": "take_profit", "trailing_percent": "trailing_stop"}
 MOST_OPEN = 3
 
-EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "6"))
-STORIES = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=14,
-    deadline=None,
-    derandomize=EXAMPLES < 50,
-    database=None,
-    phases=(Phase.generate,),
-    suppress_health_check=list(HealthCheck),
-)
+STORIES = stories(6, steps=14)
 QUICK = {"follow": 0.05, "longest_look": 0.1, "first_look": 0.05, "slack": 0.1, "late": [0.2, 0.5],
          "compare": 0.3, "second_look": 0.1, "guard_again": 0.5, "guard_give_up": 1.0}  # fmt: skip
 
