@@ -344,9 +344,6 @@ class Order:
     def has_ended(self) -> bool:
         return self.status in ENDINGS
 
-    def fee_in(self, asset: str) -> Decimal:
-        return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
-
 
 @dataclass(frozen=True, slots=True)
 class Execution:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
+from fees import total_in
 from models import ZERO, Fee, Instrument, Market, Protection, Side, SymbolRules
 
 
@@ -110,9 +111,6 @@ class Trade:
     opens_lot: bool = True  # False when the order already has a lot (a further part of the same order)
     may_open: bool = True  # an entry's; an exit only ever reduces, what is beyond the position was never ours
 
-    def fee_in(self, asset: str) -> Decimal:
-        return sum((fee.amount for fee in self.fees if fee.asset == asset), ZERO)
-
     def cost_in(self, quote: str) -> Decimal:
         """Fees in quote currency, with those in third coins that have a value."""
         return sum((fee.amount if fee.asset == quote else fee.value or ZERO for fee in self.fees), ZERO)
@@ -178,7 +176,7 @@ def _after_closing(position: Position, trade: Trade) -> tuple[Position, Decimal]
 
 def _taken_from_base(position: Position, trade: Trade) -> Decimal:
     """Fees that shrink what is held: on spot only. A futures position is as large as its trades, whatever paid them."""
-    return trade.fee_in(position.rules.base_asset) if position.market is Market.SPOT else ZERO
+    return total_in(position.rules.base_asset, trade.fees).amount if position.market is Market.SPOT else ZERO
 
 
 def _after_nothing(position: Position, trade: Trade) -> tuple[Position, Decimal]:

@@ -14,12 +14,12 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from broker import Balance, Broker, BrokerError
+from fees import total_in
 from journal import JournalError
 from models import (
     RESTING,
     ZERO,
     Account,
-    Fee,
     HeldThere,
     Instrument,
     Market,
@@ -327,12 +327,12 @@ def _not_booked(trade: TradedThere, on_record: Sequence[Order], since: datetime)
     left = trade.quantity - sum((order.executed_quantity for order in before), ZERO)
     if left <= 0:
         return None
-    paid = {fee.asset: sum((order.fee_in(fee.asset) for order in before), ZERO) for fee in trade.fees}
+    paid = [fee for order in before for fee in order.fees]
     return replace(
         trade,
         quantity=left,
         quote=trade.quote - sum((order.executed_quote for order in before), ZERO),
-        fees=tuple(Fee(fee.asset, fee.amount - paid[fee.asset]) for fee in trade.fees),
+        fees=tuple(fee.less(total_in(fee.asset, paid)) for fee in trade.fees),
     )
 
 
